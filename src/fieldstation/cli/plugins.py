@@ -1,0 +1,27 @@
+"""`fieldstation plugins`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from fieldstation.core.plugins import listing
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def plugins(as_json: bool) -> None:
+    """List what entry points offer: drivers, sources, procedures, uplinks, nodes, approvers."""
+    found = listing()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("group", "name", "from", "problem", box=None)
+    for plugin in found:
+        table.add_row(plugin.group, plugin.name, plugin.distribution, plugin.problem or "")
+    Console().print(table)

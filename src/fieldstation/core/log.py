@@ -1,0 +1,114 @@
+"""Logging set-up: one structured formatter, context fields such as station or device, secrets masked.
+
+Modules log through the standard `logging.getLogger(__name__)`; nothing here runs at import.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+_HANDLER_NAME = "fieldstation"  # the mark by which a second set-up finds what the first one added
+
+_context: ContextVar[MappingProxyType[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
+
+# What a secret looks like in text: user-info in an address, an Authorization header, a token of ours.
+_SECRETS = (
+    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
+    (re.compile(r"\bfs[tl]_[\w-]{8,}"), "fs***"),
+    (re.compile(r"(?i)\b(password|secret|token)=[^\s&'\"]+"), r"\1=***"),
+)
+
+
+def mask(text: str) -> str:
+    """Return `text` with passwords in addresses, authorization headers and our tokens replaced by `***`."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@contextmanager
+def context(**fields: object) -> Iterator[None]:
+    """Add `fields` to every log line written inside the block, in this task and those it starts."""
+    token = _context.set(MappingProxyType({**_context.get(), **fields}))
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def current_context() -> dict[str, object]:
+    """Return the fields that `context` has set here."""
+    return dict(_context.get())
+
+
+class _ContextFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Kept on the record: a handler in another thread would see another context.
+        if not hasattr(record, "fields"):
+            record.fields = _context.get()
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO  fleet.worker [device=A1] text`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, masked; exceptions follow on their own lines."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
+        name = record.name.removeprefix("fieldstation.")
+        line = f"{stamp} {record.levelname:<7} {name}{f' [{fields}]' if fields else ''} {record.getMessage()}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return mask(line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time` (Unix seconds), `level`, `logger`, `message`, the context fields, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, masked."""
+        entry: dict[str, Any] = {
+            "time": round(record.created, 6),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": mask(record.getMessage()),
+        }
+        entry |= {key: mask(str(value)) for key, value in getattr(record, "fields", {}).items()}
+        if record.exc_info:
+            entry["exception"] = mask(self.formatException(record.exc_info))
+        return json.dumps(entry)
+
+
+def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = False) -> None:
+    """Send all log records to stderr, and to `file` (rotated at 10 MB, five kept) when one is named.
+
+    Calling it again replaces what an earlier call set up.
+    """
+    formatter: logging.Formatter = JsonFormatter() if as_json else TextFormatter()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5))
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if h.get_name() == _HANDLER_NAME]:
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        handler.addFilter(_ContextFilter())
+        handler.set_name(_HANDLER_NAME)
+        root.addHandler(handler)
+    root.setLevel(level.upper())

@@ -1,0 +1,1 @@
+"""Reserve devices that are plugged into many computers: control server, workers, drivers, clients."""

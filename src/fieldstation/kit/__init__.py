@@ -1,0 +1,1 @@
+"""Small tools, each usable alone: files over sockets, MQTT, AWS IoT, SQLite tables, Slack, logs. Not built yet."""

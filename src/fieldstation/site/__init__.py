@@ -1,0 +1,1 @@
+"""The site file, its roles, and the bridges that join capabilities. Not built yet."""

@@ -1,0 +1,1 @@
+"""Remote stations that run unattended: procedures, a durable outbox, uplinks, updates. Not built yet."""

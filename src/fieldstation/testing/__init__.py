@@ -1,0 +1,1 @@
+"""Public pytest helpers for people who test their own drivers, nodes and stations."""

@@ -1,0 +1,1 @@
+"""The panel, mounted at /ui on the control's HTTP app. Not built yet."""
