@@ -1,1 +1,28 @@
-"""Public pytest helpers for people who test their own drivers, nodes and stations."""
+"""Public pytest helpers for people who test their own drivers, nodes and stations.
+
+Product code never imports this package. `fieldstation.testing.fixtures` is a pytest plugin with the fixtures.
+"""
+
+from fieldstation.testing.processes import ServerProcess, ServerStartError, free_port, running
+from fieldstation.testing.programs import MissingProgramError, program
+from fieldstation.testing.services import Mosquitto, Nats, Postgres, chromium, mosquitto, nats_server, postgres_server
+from fieldstation.testing.waiting import DeadlinePassedError, eventually, wait_for
+
+__all__ = [
+    "DeadlinePassedError",
+    "MissingProgramError",
+    "Mosquitto",
+    "Nats",
+    "Postgres",
+    "ServerProcess",
+    "ServerStartError",
+    "chromium",
+    "eventually",
+    "free_port",
+    "mosquitto",
+    "nats_server",
+    "postgres_server",
+    "program",
+    "running",
+    "wait_for",
+]
