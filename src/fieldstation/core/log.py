@@ -18,21 +18,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fieldstation.core.errors import ConfigError
+
 _HANDLER_NAME = "fieldstation"  # the mark by which a second set-up finds what the first one added
 
 _context: ContextVar[MappingProxyType[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
 
-# What a secret looks like in text: user-info in an address, an Authorization header, a token of ours.
+# What a secret looks like in text: user-info in an address, an Authorization header, a token of ours or of Slack,
+# a setting or a JSON member with a telling name. Masking a word too many is fine, one too few is not.
 _SECRETS = (
-    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
+    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s]+@"), r"\1:***@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
     (re.compile(r"\bfs[tl]_[\w-]{8,}"), "fs***"),
-    (re.compile(r"(?i)\b(password|secret|token)=[^\s&'\"]+"), r"\1=***"),
+    (re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{8,}"), "x***"),
+    (re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)=)[^\s&'\",;]+"), r"\1***"),
+    (re.compile(r"""(?i)(["'][\w-]*(?:password|passwd|secret|token|api_?key)["']\s*:\s*["'])[^"']+"""), r"\1***"),
 )
 
 
 def mask(text: str) -> str:
-    """Return `text` with passwords in addresses, authorization headers and our tokens replaced by `***`."""
+    """Return `text` with passwords in addresses, authorization headers, tokens and secrets replaced by `***`."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -56,8 +61,7 @@ def current_context() -> dict[str, object]:
 class _ContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         # Kept on the record: a handler in another thread would see another context.
-        if not hasattr(record, "fields"):
-            record.fields = _context.get()
+        record.fields = {**_context.get(), **getattr(record, "fields", {})}
         return True
 
 
@@ -70,6 +74,8 @@ class TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
         name = record.name.removeprefix("fieldstation.")
         line = f"{stamp} {record.levelname:<7} {name}{f' [{fields}]' if fields else ''} {record.getMessage()}"
+        # What a stranger sent may hold line ends; it shall not be able to write a line of its own.
+        line = line.replace("\r", "\\r").replace("\n", "\n    ")
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return mask(line)
@@ -86,7 +92,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": mask(record.getMessage()),
         }
-        entry |= {key: mask(str(value)) for key, value in getattr(record, "fields", {}).items()}
+        for key, value in getattr(record, "fields", {}).items():
+            entry.setdefault(key, mask(str(value)))
         if record.exc_info:
             entry["exception"] = mask(self.formatException(record.exc_info))
         return json.dumps(entry)
@@ -95,13 +102,21 @@ class JsonFormatter(logging.Formatter):
 def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = False) -> None:
     """Send all log records to stderr, and to `file` (rotated at 10 MB, five kept) when one is named.
 
-    Calling it again replaces what an earlier call set up.
+    Fields are added with `context` or `log.info("...", extra={"fields": {...}})`. Calling it again replaces what an
+    earlier call set up.
     """
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(
+            key="'level'", source="the logging settings", problem=f"{level!r} is not a level such as INFO"
+        )
     formatter: logging.Formatter = JsonFormatter() if as_json else TextFormatter()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5))
+        except OSError as error:
+            raise ConfigError(f"The log file {file} cannot be written: {error.strerror}.") from error
     root = logging.getLogger()
     for old in [h for h in root.handlers if h.get_name() == _HANDLER_NAME]:
         root.removeHandler(old)

@@ -16,7 +16,8 @@ T = TypeVar("T")
 class Backoff:
     """Delays in seconds that grow by `factor` from `initial_s` to `ceiling_s`, each spread by ±`jitter` of itself.
 
-    Jitter keeps a hundred clients that lost the same server from coming back at the same moment.
+    The spread comes last, so a wait may pass the ceiling by that much. It keeps a hundred clients that lost the same
+    server from coming back at the same moment.
     """
 
     initial_s: float = 0.1
