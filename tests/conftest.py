@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
         (sentence, report.nodeid)
         for reports in (terminalreporter.getreports("error"), terminalreporter.getreports("failed"))
         for report in reports
-        for key, sentence in report.user_properties
+        for key, sentence in getattr(report, "user_properties", [])  # a file that does not import has none
         if key == "missing program"
     ]
     if missing:

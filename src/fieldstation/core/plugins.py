@@ -84,7 +84,14 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if _is_ours(error):
+            raise
         raise MissingExtraError(feature=feature, extra=extra) from error
+
+
+def _is_ours(error: ImportError) -> bool:
+    # An import that fails inside our own tree is a bug of ours, not a missing extra; or it has its sentence already.
+    return isinstance(error, MissingExtraError) or (error.name or "").partition(".")[0] == "fieldstation"
 
 
 class LazyNames:
@@ -102,9 +109,7 @@ class LazyNames:
         try:
             value = getattr(importlib.import_module(self.offered[name], self.package), name)
         except ImportError as error:
-            # An import that fails inside our own tree is a bug of ours, not a missing extra.
-            ours = (error.name or "").partition(".")[0] == "fieldstation"
-            if isinstance(error, MissingExtraError) or self.extra is None or ours:
+            if self.extra is None or _is_ours(error):
                 raise
             raise MissingExtraError(feature=f"{self.package}.{name}", extra=self.extra) from error
         setattr(sys.modules[self.package], name, value)
