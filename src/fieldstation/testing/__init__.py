@@ -1,6 +1,6 @@
 """Public pytest helpers for people who test their own drivers, nodes and stations.
 
-Product code never imports this package. `fieldstation.testing.fixtures` is a pytest plugin with the fixtures.
+Product code never imports this package.
 """
 
 from fieldstation.testing.processes import ServerProcess, ServerStartError, free_port, running
