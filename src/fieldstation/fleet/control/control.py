@@ -21,7 +21,7 @@ from fieldstation.fleet.control.lines import Lines
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.control.reservations import Reservations
 from fieldstation.fleet.control.waiting import Queue
-from fieldstation.fleet.model import Holder, WorkerState
+from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
 from fieldstation.fleet.store import Store, ledger, tokens
 
@@ -73,7 +73,9 @@ class Control:
             state = WorkerState.DEAD if worker.state is WorkerState.DEAD else WorkerState.UNREACHABLE
             self.index.workers[worker.name] = replace(worker, state=state)
         for device in contents.devices:
-            self.index.devices[device.serial] = device
+            lost = device.state is DeviceState.RESERVED  # unless one of the leases below says so
+            now_is = DeviceState.AWAIT_FLASH_DEFAULT if lost else device.state
+            self.index.devices[device.serial] = replace(device, state=now_is)
         for lease in contents.leases:
             left_s = left_after_restart((lease.until - datetime.now(UTC)).total_seconds(), self.terms)
             idle_since = now if lease.had_socket else None

@@ -37,11 +37,7 @@ class Index:
 
     def offers(self) -> list[Device]:
         """Devices that anybody may have now: available, healthy, on a worker that is online and not draining."""
-        open_workers = {
-            worker.name
-            for worker in self.workers.values()
-            if worker.state is WorkerState.ONLINE and not worker.draining
-        }
+        open_workers = {w.name for w in self.workers.values() if w.state is WorkerState.ONLINE and not w.draining}
         return [
             device
             for device in self.devices.values()

@@ -65,7 +65,8 @@ class Leases:
             by_worker.setdefault(device.worker, {})[device.serial] = device.fence + 1
         until = datetime.now(UTC) + timedelta(seconds=self.lease_s)
         had_socket = index.clients[want.holder] > 0
-        leases, rows = [], {}
+        leases: list[Lease] = []
+        rows: dict[str, ReservedRow] = {}
         for worker, fences in by_worker.items():
             token = new_token(LEASE_PREFIX)
             leases.append(
@@ -165,15 +166,14 @@ class Leases:
             if not ended:
                 return []
             everything = [serial for group in ended.values() for serial in group]
-            over = [
-                lease for lease, group in ended.items() if set(self.index.holdings[lease].lease.fences) <= set(group)
-            ]
+            over = [id_ for id_, group in ended.items() if set(self.index.holdings[id_].lease.fences) <= set(group)]
             who = by or Holder("control", "")
             entry = Entry("end", ",".join(everything), who.user, who.client, reason)
             await self.record.commit(lambda connection: ledger.end(connection, everything, over, reason), [entry])
             holdings = [(self.index.holdings[lease], group) for lease, group in ended.items()]
             for holding, group in holdings:
                 self.index.remove(holding, group)
+            self.record.changed_devices(everything)
         for holding, group in holdings:
             for serial in group if tell else ():
                 self.publisher.publish(say.told(holding.lease.holder, serial, *({"event": item} for item in tell)))

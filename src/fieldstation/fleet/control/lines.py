@@ -103,7 +103,10 @@ class Lines:
         self.record.set_worker(worker)
         missing = {device.serial for device in self.index.of_worker(worker.name)} - {d.serial for d in devices}
         for device in devices:
-            self._report(worker.name, device, trusted=True)
+            try:
+                self._report(worker.name, device, trusted=True)
+            except BadRequestError as error:  # one device in two places must not keep a whole worker out
+                log.error("a device of worker %s is left out: %s", worker.name, error)
         for serial in missing:
             self._gone(serial, "its worker came back without it")
         for holding in self.index.holdings_on(worker.name):
@@ -124,6 +127,9 @@ class Lines:
         known = self.index.workers[worker]
         if known.state is not WorkerState.ONLINE:
             self.record.set_worker(replace(known, state=WorkerState.ONLINE, seen_at=datetime.now(UTC)))
+            for holding in self.index.holdings_on(worker):
+                if holding.idle_since is not None:  # its sockets may have come back while nothing was heard
+                    holding.idle_since = line.heard_at
             self.changed()
 
     def report(self, worker: str, device: Device) -> None:
@@ -136,7 +142,6 @@ class Lines:
         if known is not None and known.worker != worker:
             other = self.index.workers[known.worker]
             if other.state is WorkerState.ONLINE:
-                log.error("worker %s reports device %s, which %s has", worker, device.serial, other.name)
                 raise BadRequestError(field="serial", problem=f"{device.serial} is at worker {other.name}")
             # It was carried over while its old worker was away.
             if device.serial in self.index.lease_of:

@@ -33,7 +33,7 @@ class Record:
         self.store = store
         self.index = Index()
         self.lock = asyncio.Lock()
-        self._devices: dict[str, Device | None] = {}  # None: to be deleted
+        self._devices: set[str] = set()  # serials; what is written is what the index holds by then
         self._workers: dict[str, Worker] = {}
         self._sockets: set[str] = set()
         self._audit: list[Entry] = []
@@ -48,15 +48,18 @@ class Record:
         if self.index.devices.get(device.serial) == device:
             return False
         self.index.devices[device.serial] = device
-        self._devices[device.serial] = device
-        self._dirty.set()
+        self.changed_devices([device.serial])
         return True
+
+    def changed_devices(self, serials: Iterable[str]) -> None:
+        """The index has news of these devices."""
+        self._devices.update(serials)
+        self._dirty.set()
 
     def forget_device(self, serial: str) -> None:
         """The device is gone. It must not be reserved."""
         self.index.devices.pop(serial, None)
-        self._devices[serial] = None
-        self._dirty.set()
+        self.changed_devices([serial])
 
     def set_worker(self, worker: Worker) -> None:
         """Enter what is known of a worker."""
@@ -76,7 +79,11 @@ class Record:
 
     async def commit(self, work: Callable[[Connection], T], audit: Iterable[Entry] = ()) -> T:
         """Run `work` in a transaction that first writes what has piled up; nothing of it stays when it raises."""
-        devices, self._devices = self._devices, {}
+        serials, self._devices = self._devices, set()
+        devices = {serial: self.index.devices.get(serial) for serial in serials}
+        # A device that vanished while it was being reserved keeps its row until that lease has ended.
+        leased = {serial for serial, device in devices.items() if device is None and serial in self.index.lease_of}
+        self._devices |= leased
         workers, self._workers = self._workers, {}
         sockets, self._sockets = self._sockets, set()
         earlier, self._audit = self._audit, []
@@ -92,7 +99,7 @@ class Record:
                 ledger.note_socket(connection, lease)
             result = work(connection)
             for serial, device in devices.items():
-                if device is None:
+                if device is None and serial not in leased:
                     ledger.forget_device(connection, serial)
             ledger.write_audit(connection, entries)
             return result
@@ -100,7 +107,7 @@ class Record:
         try:
             return await self.store.transact(together)
         except BaseException:
-            self._devices = {**devices, **self._devices}
+            self._devices |= serials
             self._workers = {**workers, **self._workers}
             self._sockets |= sockets
             self._audit = earlier + self._audit

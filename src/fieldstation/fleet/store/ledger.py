@@ -97,12 +97,15 @@ def take(connection: Connection, leases: Iterable[Lease]) -> None:
     wanted = {serial: fence for lease in leases for serial, fence in lease.fences.items()}
     columns = tables.device.c
     locked = connection.execute(
-        select(columns.serial, columns.state, columns.fence)
+        select(columns.serial, columns.fence)
         .where(columns.serial.in_(wanted))
         .order_by(columns.serial)  # always locked in the same order, so that two controls never wait in a circle
         .with_for_update()
     ).all()
-    free = {row.serial for row in locked if row.state == DeviceState.AVAILABLE and row.fence < wanted[row.serial]}
+    held = connection.execute(
+        select(tables.reservation.c.serial).where(tables.reservation.c.serial.in_(wanted))
+    ).scalars()
+    free = {row.serial for row in locked if row.fence < wanted[row.serial]}.difference(held)
     if taken := sorted(set(wanted) - free):
         raise DeviceBusyError(serials=", ".join(taken), reason="it was taken a moment ago")
     for lease in leases:
@@ -143,11 +146,6 @@ def note_socket(connection: Connection, lease: str) -> None:
 def end(connection: Connection, serials: Collection[str], leases: Collection[str], reason: str) -> None:
     """End reservations of `serials`; `leases` are those of them that hold nothing any more."""
     connection.execute(delete(tables.reservation).where(tables.reservation.c.serial.in_(serials)))
-    connection.execute(
-        update(tables.device)
-        .where(tables.device.c.serial.in_(serials))
-        .values(state=DeviceState.AWAIT_FLASH_DEFAULT.value)
-    )
     if leases:
         ended = {"ended_at": datetime.now(UTC), "end_reason": reason}
         connection.execute(update(tables.lease).where(tables.lease.c.id.in_(leases)).values(**ended))
@@ -169,7 +167,7 @@ def read_audit(connection: Connection, limit: int, before: int | None = None) ->
     query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.audit.c.id < before)
-    return [{**row._mapping, "at": row.at.isoformat()} for row in connection.execute(query)]
+    return [{**row, "at": row["at"].isoformat()} for row in connection.execute(query).mappings()]
 
 
 def _upsert(connection: Connection, table: Any, key: str, values: Mapping[str, Any]) -> None:
