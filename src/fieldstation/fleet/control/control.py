@@ -28,6 +28,7 @@ from fieldstation.fleet.store import Store, ledger, tokens
 log = logging.getLogger(__name__)
 
 TOKENS_S = 2.0  # how long a revoked token may still work
+MISS_S = 0.5  # unknown tokens make us look again, but not at every guess
 
 
 class Control:
@@ -64,6 +65,7 @@ class Control:
         self.terms = Terms(config.lease_s, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
         self.amount = 0
         self._tokens: dict[str, Principal] = {}
+        self._tokens_read_at = 0.0
 
     async def start(self) -> None:
         """Read the database. No lease ends by a restart, and the grace clocks begin anew."""
@@ -148,8 +150,17 @@ class Control:
         """Tell whether any token exists."""
         return bool(self._tokens)
 
+    async def authenticate(self, token: str) -> Principal | None:
+        """Return whose token this is; a token that was made a moment ago is found too."""
+        principal = self.whose(token)
+        if principal is None and time.monotonic() - self._tokens_read_at > MISS_S:
+            await self.refresh_tokens()
+            principal = self.whose(token)
+        return principal
+
     async def refresh_tokens(self) -> None:
         """Read the tokens anew."""
+        self._tokens_read_at = time.monotonic()
         self._tokens = await self.store.transact(tokens.everybody)
 
     async def _watch_tokens(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -11,6 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from fieldstation.core.errors import SchemaTooNewError
+
+log = logging.getLogger(__name__)
 
 # A table of its own: an iCEFARM installation's Flyway or another program's Alembic keep theirs.
 VERSION_TABLE = "fleet_alembic_version"
@@ -38,5 +41,7 @@ def upgrade(engine: Engine, shown: str, target: str = "head") -> tuple[str | Non
             config = Config()
             config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
             config.attributes["connection"] = connection
+            logging.getLogger("alembic").setLevel(logging.WARNING)
             command.upgrade(config, target)
+            log.info("database %s: schema %s (was %s)", shown, wanted, found or "empty")
         return found, wanted
