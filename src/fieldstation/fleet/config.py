@@ -51,6 +51,9 @@ class ControlConfig(BaseModel):
         2, ge=0, description="A worker without line is dead once its port refused for so many seconds."
     )
     probe_s: float = Field(0.5, gt=0, description="How often the port of a worker without line is tried, in seconds.")
+    return_s: float = Field(
+        20, gt=0, description="A restarted worker must have found a reserved device again within so many seconds."
+    )
     assign_wait_s: float = Field(
         5, gt=0, le=15, description="A worker must accept a reservation within so many seconds, or it fails whole."
     )

@@ -61,6 +61,7 @@ class Control:
             silent_beats=config.silent_beats,
             probe_s=config.probe_s,
             dead_after_s=config.dead_after_s,
+            return_s=config.return_s,
         )
         self.terms = Terms(config.lease_s, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
         self.amount = 0

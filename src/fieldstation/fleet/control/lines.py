@@ -66,6 +66,7 @@ class Lines:
         silent_beats: int,
         probe_s: float,
         dead_after_s: float,
+        return_s: float,
         probe: Callable[[str], Awaitable[bool]] = refuses,
     ) -> None:
         self.record = record
@@ -77,9 +78,11 @@ class Lines:
         self.silent_s = beat_s * silent_beats
         self.probe_s = probe_s
         self.dead_after_s = dead_after_s
+        self.return_s = return_s
         self.probe = probe
         self.open: dict[str, Line] = {}
         self._watched: set[str] = set()
+        self._absent: set[str] = set()  # leased devices that a restarted worker has not found yet
 
     def hello(
         self,
@@ -107,16 +110,30 @@ class Lines:
                 self._report(worker.name, device, trusted=True)
             except BadRequestError as error:  # one device in two places must not keep a whole worker out
                 log.error("a device of worker %s is left out: %s", worker.name, error)
+        restarted = before is None or before.boot != worker.boot
         for serial in missing:
-            self._gone(serial, "its worker came back without it")
+            if restarted and serial in self.index.lease_of:
+                self.background.start(self._await_return(worker.name, serial), f"return of {serial}")
+            else:
+                self._gone(serial, "its worker came back without it")
         for holding in self.index.holdings_on(worker.name):
-            # The worker tells afresh who presents what; until then, and again after this, the grace time counts.
+            # The worker tells afresh who presents what, right after this.
             holding.sockets = 0
             holding.idle_since = None if self.index.connected(holding) or not holding.noted else now
         self.changed()
         log.debug("worker %s knows %d leases", worker.name, len(known_leases))
         current = [self.leases.as_line(holding) for holding in self.index.holdings_on(worker.name)]
         return {"leases": current, "beat_s": self.beat_s}
+
+    async def _await_return(self, worker: str, serial: str) -> None:
+        """A restarted worker finds its devices one by one: a leased one fails only when it stays away."""
+        lease = self.index.lease_of[serial]
+        self._absent.add(serial)
+        await asyncio.sleep(self.return_s)
+        if serial in self._absent and self.index.lease_of.get(serial) == lease and worker in self.open:
+            self._absent.discard(serial)
+            self._gone(serial, "its worker came back without it")
+            self.changed()
 
     def heard(self, worker: str, connection: str) -> None:
         """Any message proves that the worker lives."""
@@ -139,6 +156,7 @@ class Lines:
 
     def _report(self, worker: str, device: Device, *, trusted: bool = False) -> None:
         known = self.index.devices.get(device.serial)
+        self._absent.discard(device.serial)
         if known is not None and known.worker != worker:
             other = self.index.workers[known.worker]
             if other.state is WorkerState.ONLINE:

@@ -49,7 +49,7 @@ class HelloMessage(BaseModel):
     """The first message on a line."""
 
     name: str = _NAME
-    url: str = Field(min_length=1, max_length=1000, pattern=r"^https?://[^\s/@]+$")
+    url: str = Field(min_length=1, max_length=1000, pattern=r"^https?://[^\s/@]+/?$")
     version: str = ""
     boot: str = ""
     kinds: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class HelloMessage(BaseModel):
 
     def to_model(self) -> Worker:
         """Return the worker without its devices."""
-        return Worker(self.name, self.url, self.version, self.kinds, self.boot, draining=self.draining)
+        return Worker(self.name, self.url.rstrip("/"), self.version, self.kinds, self.boot, draining=self.draining)
 
 
 class BeatMessage(BaseModel):
