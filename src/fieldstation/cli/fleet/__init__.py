@@ -6,7 +6,10 @@ import click
 
 from fieldstation.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "control": ("fieldstation.cli.fleet.control:control", "Run the control server."),
+    "migrate": ("fieldstation.cli.fleet.control:migrate", "Bring the fleet's database up to date."),
+}
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
