@@ -39,7 +39,7 @@ soak: venv packages ## the tests that take minutes
 	$(PYTEST) -m soak tests
 
 docs: venv ## build the documentation into site-docs/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 reference: venv ## write docs/reference/generated anew: commands, settings, errors
 	$(BIN)/python tools/reference.py
