@@ -50,8 +50,8 @@ protos: venv ## write the protobuf modules anew
 dist: venv ## build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-lock: $(UV) ## resolve the dependencies anew into constraints.txt, without any index address
-	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+lock: $(UV) ## resolve into constraints.txt, without any index address; LOCK=--upgrade takes newer versions
+	$(UV) pip compile -q $(LOCK) --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o constraints.txt
 	sed -n '/^uv==/,/# via/p' constraints.txt | sed '/# via/d' | sed '$$ s/ \\$$//' > tools/uv.txt
 

@@ -20,6 +20,9 @@ from typing import Any
 
 from fieldstation.core.errors import ConfigError
 
+# Libraries that tell each of their steps at INFO; they are heard at DEBUG, and their warnings always.
+_TALKATIVE = ("alembic", "httpx", "httpcore", "engineio", "socketio", "uvicorn.access")
+
 _HANDLER_NAME = "fieldstation"  # the mark by which a second set-up finds what the first one added
 
 _context: ContextVar[MappingProxyType[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
@@ -127,3 +130,5 @@ def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = Fals
         handler.set_name(_HANDLER_NAME)
         root.addHandler(handler)
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING)

@@ -121,6 +121,14 @@ def test_a_second_setup_replaces_the_first(capsys, tmp_path):
     assert "once" in (tmp_path / "logs" / "b.log").read_text()
 
 
+def test_talkative_libraries_are_heard_when_they_warn_or_at_debug(capsys):
+    for level, heard in [("INFO", ["warned"]), ("DEBUG", ["told", "warned"])]:
+        log.setup(level)
+        logging.getLogger("alembic.runtime").info("told")
+        logging.getLogger("alembic.runtime").warning("warned")
+        assert [line.split()[-1] for line in text_of(capsys).splitlines()] == heard
+
+
 def test_wrong_settings_are_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="'LOUD' is not a level"):
         log.setup("LOUD")
