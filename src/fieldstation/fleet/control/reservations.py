@@ -82,6 +82,8 @@ class Reservations:
                     return rows
                 if not self.queue.stands(place):  # another request with this ticket was served
                     return self._again(want.holder, place.ticket) or self.queue.describe(place)
+                if self.queue.closed:
+                    return self.queue.describe(place)
                 try:
                     async with asyncio.timeout(deadline - time.monotonic()):
                         await turn.wait()

@@ -52,7 +52,12 @@ class ControlService:
         whole = socketio.ASGIApp(self._sio, self.app)
         self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts)
         self._server = HttpServer(
-            self.asgi, host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key
+            self.asgi,
+            host=config.host,
+            port=config.port,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+            stopping=self.control.queue.close,
         )
 
     @property

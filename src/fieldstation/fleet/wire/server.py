@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,16 @@ class HttpServer:
     """`bind`, `run` until cancelled or stopped. Connections are accepted from `bind` on."""
 
     def __init__(
-        self, app: Any, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        stopping: Callable[[], None] = lambda: None,
     ) -> None:
+        self.stopping = stopping  # called first when it stops, so that long requests can be answered
         self.host = host
         self.port = port
         self.scheme = "https" if certificate is not None else "http"
@@ -91,6 +99,7 @@ class HttpServer:
             try:
                 await asyncio.shield(serving)
             except asyncio.CancelledError:
+                self.stopping()
                 self._server.should_exit = True
                 async with asyncio.timeout(GRACE_S + 2):
                     await asyncio.shield(serving)
