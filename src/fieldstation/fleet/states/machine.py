@@ -73,6 +73,18 @@ class Machine:
             self._pressed.clear()
         await self._switch(None, factory)
 
+    def fail(self, error: Exception) -> None:
+        """Treat the device as if its state had raised `error`."""
+        self._pressed.set()
+        self._taking += 1
+        self._jobs.put_nowait(lambda: self._take_failed(error))
+
+    async def _take_failed(self, error: Exception) -> None:
+        self._taking -= 1
+        if self._taking == 0:
+            self._pressed.clear()
+        await self._failed(self.state, error)
+
     def hotplug(self, action: str, node: Node) -> None:
         """Tell the state that a node appeared (`add`) or went away."""
         if action == "add":
