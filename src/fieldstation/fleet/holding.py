@@ -35,7 +35,9 @@ class Held:
         """Read the wire's lease object; raises BadRequestError that names the field."""
         for name, kinds in _FIELDS.items():
             if not isinstance(body.get(name), kinds) or isinstance(body.get(name), bool):
-                problem = "it is missing" if name not in body else f"{type(body[name]).__name__} is not what belongs there"
+                problem = (
+                    "it is missing" if name not in body else f"{type(body[name]).__name__} is not what belongs there"
+                )
                 raise BadRequestError(field=name, problem=problem)
         fences = body["fences"]
         if not all(isinstance(s, str) and isinstance(f, int) and not isinstance(f, bool) for s, f in fences.items()):

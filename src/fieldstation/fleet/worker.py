@@ -14,13 +14,17 @@ from fieldstation.core.events import Publisher
 from fieldstation.core.security import hash_token, new_token
 from fieldstation.fleet.delivery import Delivery, Session, watch
 from fieldstation.fleet.driver import Driver
-from fieldstation.fleet.errors import BadRequestError, DeviceBusyError, FleetError, LeaseRefusedError, UnknownSerialError
+from fieldstation.fleet.errors import (
+    BadRequestError,
+    DeviceBusyError,
+    FleetError,
+    UnknownSerialError,
+)
 from fieldstation.fleet.holding import Held, Holdings
 from fieldstation.fleet.hosted import Devices, Hooks, Hosted
 from fieldstation.fleet.model import DeviceState
 from fieldstation.fleet.states.device import Item
 from fieldstation.fleet.states.lifecycle import fresh
-from fieldstation.fleet.states.machine import Factory
 from fieldstation.fleet.states.reservable import Kind, kind
 from fieldstation.fleet.worker_store import WorkerStore
 
@@ -56,6 +60,7 @@ class Worker:
         self.version = version
         self.boot = secrets.token_hex(8)
         self.draining = False
+        self.draining_began = asyncio.Event()
         self.connected = False  # to control; set by the line
         self.reports: Publisher[Report] = Publisher()
         self._store = store
@@ -71,6 +76,8 @@ class Worker:
         self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config)
         self._restarted = {serial: held for held in leases for serial in held.fences}
         self._sessions: set[Session] = set()
+        self._began = asyncio.Event()  # some lease has begun
+        self._ended = asyncio.Event()  # some lease has ended
 
     async def run(self) -> None:
         """Host devices and watch the clocks until cancelled."""
@@ -173,13 +180,13 @@ class Worker:
                 continue
             if hosted.lease is not None and hosted.lease != held.id:
                 self._end(hosted.lease, serial, "somebody else has it by now")
-            hosted.lease = held.id
-            hosted.machine.become(_factory(wanted, held.args))
+            _begin(hosted, wanted, held)
         self.holdings.add(held)
         for session in self._sessions:
             if held.token_hash in session.unknown:
                 session.unknown.discard(held.token_hash)
                 self._attach(session, held)
+        self._began.set()
 
     def extend(self, lease_id: str, for_s: float) -> None:
         """Let a lease run for `for_s` seconds from now."""
@@ -193,7 +200,7 @@ class Worker:
             self._end(lease_id, serial, reason)
             hosted = self.devices.get(serial)
             if hosted is not None and hosted.lease == lease_id:
-                hosted.machine.become(functools.partial(self._reset, hosted, lease_id))
+                hosted.machine.become(functools.partial(self._reset, hosted, lease_id), blocking=False)
 
     def _reset(self, hosted: Hosted, lease_id: str) -> Any:
         # Only now, when the old state has handed over its last results, they stop being the lease's.
@@ -207,6 +214,7 @@ class Worker:
             return
         self.holdings.release(held, serial, reason, self._clock())
         self.delivery.silence(lease_id, serial)
+        self._ended.set()
         watch(self._store.forget(lease_id) if held.ended_at is not None else self._store.save(held, self._clock()))
 
     def reboot(self, serial: str) -> None:
@@ -224,12 +232,15 @@ class Worker:
         """Take no new reservations."""
         if not self.draining:
             self.draining = True
+            self.draining_began.set()
             self.reports.publish(("draining", {}))
 
     async def drained(self) -> None:
-        """Wait until nobody holds anything here."""
+        """Wait until a drain has begun and nobody holds anything here any more."""
+        await self.draining_began.wait()
         while self.holdings.active():
-            await asyncio.sleep(0.05)
+            self._ended.clear()
+            await self._ended.wait()
 
     def reserve_here(self, serial: str, kind_name: str, args: Mapping[str, Any]) -> tuple[Held, str]:
         """Lease an available device to whoever asks on the worker itself; returns the lease and its token."""
@@ -277,6 +288,18 @@ class Worker:
         self._attach(session, held)
         return True
 
+    async def expect(self, session: Session, token: str, patience_s: float) -> bool:
+        """Wait until control tells us about a lease that was presented too early; False when it does not."""
+        token_hash = hash_token(token)
+        try:
+            async with asyncio.timeout(patience_s):
+                while token_hash in session.unknown:
+                    self._began.clear()
+                    await self._began.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def _attach(self, session: Session, held: Held) -> None:
         if held.ours != session.ours:
             held.ours = session.ours
@@ -294,8 +317,10 @@ class Worker:
         """Hand a client's command to the device's state; raises LeaseRefusedError or BadRequestError."""
         held = self.holdings.check(session.leases, serial, self._clock())
         hosted = self.devices.get(serial)
-        if hosted is None or hosted.lease != held.id:
-            raise LeaseRefusedError(serial=serial, reason="the device is gone", code="no_lease")
+        if hosted is None:
+            raise UnknownSerialError(serials=serial)
+        if hosted.lease != held.id:
+            raise DeviceBusyError(serials=serial, reason="its worker was restarted and has not taken it up yet")
         self.delivery.answered(held.id, serial)
         hosted.machine.request(event, contents, lambda error: self.refuse(session, serial, error))
 
@@ -319,13 +344,14 @@ class Worker:
         if held is None or hosted.lease is not None:
             return
         del self._restarted[hosted.serial]
-        if held.ended_at is None and hosted.serial in held.fences:
+        if held.ended_at is not None or hosted.serial not in held.fences:
+            return
+        if held.ours is False:
+            # Today's clients send nothing twice; what they had sent is lost, and they would wait for it for ever.
             hosted.lease = held.id
-            hosted.machine.become(_factory(kind(held.kind), held.args))
-            if held.ours is False:
-                # Today's clients send nothing twice; what they had sent is lost, and they would wait for it for ever.
-                self._lost(hosted, "the worker was restarted")
-                hosted.machine.become(fresh)
+            self._lost(hosted, "the worker was restarted")
+        else:
+            _begin(hosted, kind(held.kind), held)
 
     def _gone(self, hosted: Hosted) -> None:
         self.reports.publish(("gone", {"serial": hosted.serial}))
@@ -378,10 +404,9 @@ def problem(error: Exception) -> dict[str, Any]:
     return {**found, "field": fields["field"]} if "field" in fields else found
 
 
-def _factory(wanted: Kind, args: Mapping[str, Any]) -> Factory:
-    build = functools.partial(wanted.build, args=args)
-    build.blocking = wanted.state.blocking  # type: ignore[attr-defined]  # partial objects take attributes; Machine reads it
-    return build
+def _begin(hosted: Hosted, wanted: Kind, held: Held) -> None:
+    hosted.lease = held.id
+    hosted.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
 
 
 def _nothing() -> None:

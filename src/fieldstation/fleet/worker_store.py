@@ -34,7 +34,7 @@ class WorkerStore:
         migrate(connection, numbered(files("fieldstation.fleet") / "sql"), path)
         self._connection = connection
         self._boot = _boot_id()
-        self._next_event = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()[0]
+        self._next_event: int = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()[0]
         self._writer = Writer(connection)
 
     def load(self, now: float) -> tuple[dict[str, int], list[Held], list[tuple[int, str, str, str]]]:

@@ -18,30 +18,31 @@ from fieldstation.fleet import uf2
 from fieldstation.fleet.driver import PARTITION, TTY, Driver, Hotplug, Node, Timing
 from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.port import Port, touch
+from fieldstation.fleet.states import pulsecount, variance
 
 
 class SimulatorGoneError(FleetError):
     """The process that plays the simulated boards ended (exit code {code}); restart the worker."""
 
 
-class Settings(BaseModel):
+class BoardSettings(BaseModel):
     """The table `[simulated]` of a worker's configuration."""
 
     model_config = ConfigDict(extra="forbid")
 
-    boards: int = Field(4, ge=0, le=1000, description="How many boards to play.")
-    serials: list[str] = Field([], description="Their serials; by default sixteen equal digits each.")
-    boot_s: float = Field(0.0, ge=0, description="Seconds a board takes to restart.")
-    measure_s: float = Field(0.0, ge=0, description="Seconds from the last byte of a bitstream to its result.")
-    watchdog_s: float = Field(2.0, gt=0, description="Seconds a board waits for a whole bitstream.")
-    answers: str = Field("bytes", description="What computes the pulse count: `bytes` hashes bitstream and serial.")
-    socket: str | None = Field(None, description="Unix socket that takes plug, unplug and fault commands.")
-    flash_s: float = Field(10.0, gt=0, description="Seconds a flash may take.")
-    test_s: float = Field(5.0, gt=0, description="Seconds the default firmware has to answer.")
-    answer_s: float = Field(5.0, gt=0, description="Seconds a board has to answer a bitstream.")
-    replug_s: float = Field(5.0, gt=0, description="Seconds a reserved board that vanished has to come back.")
-    gone_s: float = Field(0.5, ge=0, description="Seconds after which a board without nodes is forgotten.")
-    retry_s: float = Field(5.0, gt=0, description="Seconds before a broken board is tried again.")
+    boards: int = Field(default=4, ge=0, le=1000, description="How many boards to play.")
+    serials: list[str] = Field(default=[], description="Their serials; by default sixteen equal digits each.")
+    boot_s: float = Field(default=0.0, ge=0, description="Seconds a board takes to restart.")
+    measure_s: float = Field(default=0.0, ge=0, description="Seconds from the last byte of a bitstream to its result.")
+    watchdog_s: float = Field(default=2.0, gt=0, description="Seconds a board waits for a whole bitstream.")
+    answers: str = Field(default="bytes", description="What computes the pulse count; `bytes` hashes.")
+    socket: str | None = Field(default=None, description="Unix socket that takes plug, unplug and fault commands.")
+    flash_s: float = Field(default=10.0, gt=0, description="Seconds a flash may take.")
+    test_s: float = Field(default=5.0, gt=0, description="Seconds the default firmware has to answer.")
+    answer_s: float = Field(default=5.0, gt=0, description="Seconds a board has to answer a bitstream.")
+    replug_s: float = Field(default=5.0, gt=0, description="Seconds a reserved board that vanished has to come back.")
+    gone_s: float = Field(default=0.5, ge=0, description="Seconds after which a board without nodes is forgotten.")
+    retry_s: float = Field(default=5.0, gt=0, description="Seconds before a broken board is tried again.")
 
 
 def default_serials(count: int) -> list[str]:
@@ -52,11 +53,11 @@ def default_serials(count: int) -> list[str]:
 class SimulatedDriver(Driver):
     """The driver `simulated`. Firmware is a placeholder file, which a simulated board knows by its content."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("pulsecount", "variance")
-    Settings = Settings
+    kinds: ClassVar[tuple[str, ...]] = (pulsecount.KIND, variance.KIND)
+    Settings = BoardSettings
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
+    def __init__(self, settings: BoardSettings | None = None) -> None:
+        self.settings = settings or BoardSettings()
         self._process: asyncio.subprocess.Process | None = None
         s = self.settings
         self.timing = Timing(
@@ -114,7 +115,8 @@ class SimulatedDriver(Driver):
 
     async def command(self, **command: Any) -> None:
         """Tell the boards something, for example `cmd="unplug", serial="1111111111111111"`."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         await self._process.stdin.drain()
 

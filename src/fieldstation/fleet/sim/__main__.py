@@ -118,6 +118,6 @@ if __name__ == "__main__":
     try:
         from uvloop import new_event_loop
     except ImportError:
-        from asyncio import new_event_loop
+        from asyncio import new_event_loop  # type: ignore[assignment]  # either makes a loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main(parser.parse_args()))

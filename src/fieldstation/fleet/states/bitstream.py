@@ -58,7 +58,10 @@ class BitstreamState(AbstractState, abc.ABC):
     firmware: ClassVar[str]
 
     def __init__(
-        self, device: Device, flush_interval_seconds: float | None = None, flush_at_bitstreams_remaining: int | None = None
+        self,
+        device: Device,
+        flush_interval_seconds: float | None = None,
+        flush_at_bitstreams_remaining: int | None = None,
     ) -> None:
         super().__init__(device)
         self._interval_s = _number("flush_interval_seconds", flush_interval_seconds, 10)
@@ -83,7 +86,7 @@ class BitstreamState(AbstractState, abc.ABC):
     def evaluate(self, files: dict[str, Any], batch_id: str) -> None:
         """Queue {id: bitstream} in this order. A repeated id is not measured again; its result is sent again."""
         # Older clients send text: each byte as the cp437 character of that number.
-        data = {key: _bytes(key, value) for key, value in files.items()}
+        data = {key: _bytes(value) for key, value in files.items()}
         wrong = {key: problem for key, value in data.items() if (problem := _wrong(key, value)) is not None}
         if not data:
             raise BadRequestError(field="contents.files", problem="it is empty")
@@ -239,18 +242,18 @@ class BitstreamState(AbstractState, abc.ABC):
         self.flush()
 
 
-def _bytes(key: str, value: object) -> bytes | None:
+def _bytes(value: object) -> bytes:
     if isinstance(value, str):
         try:
             return value.encode("cp437")
         except UnicodeEncodeError:
-            return None
-    return value if isinstance(value, bytes) and key else None
+            return b""
+    return value if isinstance(value, bytes) else b""
 
 
-def _wrong(key: str, value: bytes | None) -> str | None:
-    if not isinstance(key, str) or value is None:
-        return f"{key!r} must be an id with the bytes of a bitstream"
+def _wrong(key: object, value: bytes) -> str | None:
+    if not isinstance(key, str) or not key:
+        return f"{key!r} must be an id"
     if len(value) != BITSTREAM_BYTES:
         return f"the bitstream {key} has {len(value)} bytes; a board takes exactly {BITSTREAM_BYTES}"
     return None

@@ -56,7 +56,8 @@ class AbstractState:
         self.device = device
         self.switching = False
         self.logger = logging.LoggerAdapter(
-            logging.getLogger(type(self).__module__), {"fields": {"device": device.serial, "state": type(self).__name__}}
+            logging.getLogger(type(self).__module__),
+            {"fields": {"device": device.serial, "state": type(self).__name__}},
         )
         self._switch: Callable[[Callable[..., AbstractState]], None] | None = None
         self._restart: Callable[[], None] | None = None
@@ -103,20 +104,20 @@ class AbstractState:
     async def run(self) -> None:
         """What goes on in the background while the state lives."""
 
-    def handleAdd(self, dev: Node) -> Any:  # noqa: N802 - documented name
+    def handleAdd(self, dev: Node) -> Any:
         """Called when a node of the device appears."""
 
-    def handleRemove(self, dev: Node) -> Any:  # noqa: N802 - documented name
+    def handleRemove(self, dev: Node) -> Any:
         """Called when a node of the device goes away."""
 
     def reboot(self) -> Any:
         """Try to recover from a malfunction, keeping the client's data."""
         self.logger.info("there is nothing to reboot in this state")
 
-    def handleExit(self) -> Any:  # noqa: N802 - documented name
+    def handleExit(self) -> Any:
         """Called once before another state takes over; let go of what you hold."""
 
-    def handleRequest(self, event: str, contents: Mapping[str, Any]) -> Any:  # noqa: N802 - documented name
+    def handleRequest(self, event: str, contents: Mapping[str, Any]) -> Any:
         """Call the method registered for `event`; raises BadRequestError before anything is changed."""
         name, fields = self._registered(event)
         method = getattr(self, name)

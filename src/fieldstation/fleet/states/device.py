@@ -31,11 +31,11 @@ class DeviceEventSender:
         self._loop = loop
         self._thread = threading.get_ident()
 
-    def sendDeviceEvent(self, name: str, contents: Mapping[str, Any]) -> None:  # noqa: N802 - documented name
+    def sendDeviceEvent(self, name: str, contents: Mapping[str, Any]) -> None:
         """Send one event; the key `event` of `contents` is overwritten with `name`."""
         self.sendDeviceEvents([(name, contents)])
 
-    def sendDeviceEvents(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:  # noqa: N802 - documented name
+    def sendDeviceEvents(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Send several events (name, contents) as one message; the client handles them in this order."""
         items = [{**contents, "event": name} for name, contents in events]
         if threading.get_ident() == self._thread:
@@ -43,15 +43,15 @@ class DeviceEventSender:
         else:
             self._loop.call_soon_threadsafe(self._post, items)
 
-    def sendDeviceInitialized(self) -> None:  # noqa: N802 - documented name
+    def sendDeviceInitialized(self) -> None:
         """Tell the holder that the device takes requests now."""
         self.sendDeviceEvent("initialized", {})
 
-    def sendDeviceReservationEnd(self) -> None:  # noqa: N802 - documented name
+    def sendDeviceReservationEnd(self) -> None:
         """Tell the holder that the reservation is over."""
         self.sendDeviceEvent("reservation end", {})
 
-    def sendDeviceFailure(self) -> None:  # noqa: N802 - documented name
+    def sendDeviceFailure(self) -> None:
         """Tell the holder that the device is lost."""
         self.sendDeviceEvent("failure", {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fieldstation.core.retry import Backoff
 from fieldstation.fleet.driver import Node
 from fieldstation.fleet.model import DeviceState, Health
 from fieldstation.fleet.states.core import AbstractState
@@ -45,8 +46,10 @@ class TestState(AbstractState):
         timing = self.device.driver.timing
         try:
             async with asyncio.timeout(timing.test_s):
-                while not await self._look(timing.banner_s):
-                    await asyncio.sleep(timing.banner_s / 10)
+                for pause_s in Backoff(initial_s=timing.banner_s / 10, ceiling_s=timing.banner_s):
+                    if await self._look(timing.banner_s):
+                        break
+                    await asyncio.sleep(pause_s)
         except TimeoutError as error:
             reason = f"it did not say {DEFAULT_BANNER!r} within {timing.test_s:g} s of being flashed"
             raise DeviceBrokenError(serial=self.serial, reason=reason) from error

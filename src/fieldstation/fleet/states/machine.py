@@ -61,17 +61,17 @@ class Machine:
         self._pressed.set()
         self._jobs.put_nowait(None)
 
-    def become(self, factory: Factory) -> None:
-        """Take the device away from whatever state it is in."""
+    def become(self, factory: Factory, *, blocking: bool | None = None) -> None:
+        """Take the device away from whatever state it is in. `blocking` says whether making the new state may wait."""
         self._pressed.set()
         self._taking += 1
-        self._jobs.put_nowait(lambda: self._take(factory))
+        self._jobs.put_nowait(lambda: self._take(factory, blocking))
 
-    async def _take(self, factory: Factory) -> None:
+    async def _take(self, factory: Factory, blocking: bool | None) -> None:
         self._taking -= 1
         if self._taking == 0:
             self._pressed.clear()
-        await self._switch(None, factory)
+        await self._switch(None, factory, blocking)
 
     def fail(self, error: Exception) -> None:
         """Treat the device as if its state had raised `error`."""
@@ -157,13 +157,13 @@ class Machine:
             raise TimeoutError(f"{getattr(function, '__qualname__', function)} did not return within {STUCK_S:g} s")
         return call.result()
 
-    async def _switch(self, old: AbstractState | None, factory: Factory) -> None:
+    async def _switch(self, old: AbstractState | None, factory: Factory, blocking: bool | None = None) -> None:
         if old is not None and old is not self.state:
             return  # that state was replaced before its own wish came up
         await self._leave()
         state: AbstractState | None = None
         try:
-            state = await self._build(factory)
+            state = await self._build(factory, blocking)
             self._install(state)
             self._changed()
             await self._invoke(state, "start")
@@ -172,11 +172,12 @@ class Machine:
             return
         self._begin(state)
 
-    async def _build(self, factory: Factory) -> AbstractState:
-        wants_device = bool(inspect.signature(factory).parameters)
-        arguments = (self.device,) if wants_device else ()
-        # Whether the class blocks is known once it is built, so a constructor that may block gets the thread.
-        if getattr(factory, "blocking", True):
+    async def _build(self, factory: Factory, blocking: bool | None) -> AbstractState:
+        # Documented factories take the device or nothing.
+        arguments = (self.device,) if inspect.signature(factory).parameters else ()
+        if blocking is None:
+            blocking = getattr(factory, "blocking", True)
+        if blocking:
             built: AbstractState = await self._in_thread(factory, *arguments)
             return built
         return factory(*arguments)
@@ -192,7 +193,7 @@ class Machine:
 
         state._switch, state._restart = switch, restart  # noqa: SLF001 - the machine is the state's other half
         self.state = state
-        state.logger.debug("state is now %s", type(state).__name__)
+        state.logger.info("state is now %s", type(state).__name__)
 
     def _begin(self, state: AbstractState) -> None:
         if type(state).run is not AbstractState.run and self._group is not None:
@@ -274,5 +275,5 @@ class _Thread:
             with contextlib.suppress(Exception):  # a Future that was cancelled meanwhile takes no result
                 try:
                     future.set_result(function(*args))
-                except BaseException as error:  # noqa: BLE001 - it belongs to the caller, whatever it is
+                except BaseException as error:
                     future.set_exception(error)

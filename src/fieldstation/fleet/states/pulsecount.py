@@ -7,14 +7,15 @@ import re
 from fieldstation.fleet.states.bitstream import BitstreamState
 from fieldstation.fleet.states.reservable import reservable
 
+KIND = "pulsecount"
 _PULSES = re.compile(r"pulses: ([0-9]+)")
 
 
-@reservable("pulsecount", "flush_interval_seconds", "flush_at_bitstreams_remaining")
+@reservable(KIND, "flush_interval_seconds", "flush_at_bitstreams_remaining")
 class PulseCountState(BitstreamState):
     """A value is the count as decimal text, as today's clients expect it."""
 
-    firmware = "pulsecount"
+    firmware = KIND
 
     def read(self, line: str) -> str | None:
         """Return the count in `, pulses: <n>`."""

@@ -12,6 +12,7 @@ from fieldstation.fleet.states.bitstream import BitstreamState
 from fieldstation.fleet.states.device import Device
 from fieldstation.fleet.states.reservable import reservable
 
+KIND = "variance"
 _SAMPLES = re.compile(r"samples:\s*([0-9]+(?:\s*,\s*[0-9]+)*)")
 
 
@@ -22,11 +23,11 @@ def fitness(samples: Sequence[int]) -> float:
     return sum(abs(b - a) for a, b in itertools.pairwise(samples)) / len(samples)
 
 
-@reservable("variance", "flush_interval_seconds", "flush_at_bitstreams_remaining", "send_waveform")
+@reservable(KIND, "flush_interval_seconds", "flush_at_bitstreams_remaining", "send_waveform")
 class VarianceState(BitstreamState):
     """A value is the fitness as a float, or [fitness, [samples]] when the waveform was asked for."""
 
-    firmware = "variance"
+    firmware = KIND
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class VarianceState(BitstreamState):
     ) -> None:
         super().__init__(device, flush_interval_seconds, flush_at_bitstreams_remaining)
         if not isinstance(send_waveform, bool | None):
-            raise BadRequestError(field="args.send_waveform", problem=f"it must be true or false, not {send_waveform!r}")
+            raise BadRequestError(
+                field="args.send_waveform", problem=f"it must be true or false, not {send_waveform!r}"
+            )
         self._send_waveform = bool(send_waveform)
 
     def read(self, line: str) -> Any:
