@@ -131,6 +131,9 @@ class Worker:
             refused = (await self.assign(body))["refused"]
             for serial, reason in refused.items():
                 self.reports.publish(("failed", {"lease": body["id"], "serial": serial, "reason": reason}))
+        for held in self.holdings.active():
+            if self.delivery.sockets(held.id):
+                self._presence(held.id)
 
     async def assign(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Switch a lease's devices to its kind; the answer's `refused` maps serials to reasons.
