@@ -9,6 +9,7 @@ from fieldstation.cli.lazy import LazyGroup
 COMMANDS: dict[str, tuple[str, str]] = {
     "control": ("fieldstation.cli.fleet.control:control", "Run the control server."),
     "migrate": ("fieldstation.cli.fleet.control:migrate", "Bring the fleet's database up to date."),
+    "worker": ("fieldstation.cli.fleet.worker:worker", "Run a worker: host the devices plugged into this machine."),
 }
 
 
