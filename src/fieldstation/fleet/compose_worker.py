@@ -78,7 +78,6 @@ class WorkerService:
             for offered in self._kinds(name, driver):
                 kind(offered)  # raises for one that nobody defines
         self._tokens = TokenFile(config.tokens) if config.tokens is not None else None
-        self._tls = {"certificate": config.tls_certificate, "key": config.tls_key}
         self._backlog = LogBacklog()
         self._store: WorkerStore | None = None
         self._server: HttpServer | None = None
@@ -111,7 +110,13 @@ class WorkerService:
             config=config,
         )
         self._sockets = WorkerSockets(self.worker, self._stopped.set)
-        self._server = HttpServer(self._app(), host=config.host, port=config.port, **self._tls)
+        self._server = HttpServer(
+            self._app(),
+            host=config.host,
+            port=config.port,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+        )
         self._server.bind()
         self.worker.url = config.advertised(self._server.port, self._server.scheme)
         logging.getLogger("fieldstation").addHandler(self._backlog)
