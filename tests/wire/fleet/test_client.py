@@ -27,7 +27,9 @@ async def collect(client: FleetClient, evaluations: list[Any], **options: Any) -
 async def test_reserves_evaluates_and_ends(fleet: Any, bitstream: Path) -> None:
     async with FleetClient(fleet.url, "ann") as client:
         assert await client.reserve(2) == ["A", "B"]
-        results = await collect(client, [PulseCountEvaluation(["A", "B"], bitstream), PulseCountEvaluation("A", bitstream)])
+        results = await collect(
+            client, [PulseCountEvaluation(["A", "B"], bitstream), PulseCountEvaluation("A", bitstream)]
+        )
         assert sorted((r.serial, r.value) for r in results) == [("A", 104090), ("A", 104090), ("B", 104090)]
         serial, evaluation, value = results[0]
         assert (serial, evaluation, value) == (results[0].serial, results[0].evaluation, results[0].value)
@@ -299,19 +301,14 @@ async def test_the_second_control_is_used_when_the_first_is_gone_or_does_not_lea
 
 
 async def test_a_reservation_that_may_have_arrived_is_not_asked_for_twice(fleet: Any) -> None:
-    async def reply(body: dict[str, Any]) -> tuple[int, Any]:
-        raise ConnectionResetError
+    async def cut(body: dict[str, Any]) -> tuple[int, Any]:
+        for connection in fleet._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        return 200, []
 
-    fleet.replies["/reserve"] = reply
+    fleet.replies["/reserve"] = cut
     async with FleetClient(fleet.url, "ann") as client:
-        fleet.replies["/reserve"] = reply
-
-        async def cut(body: dict[str, Any]) -> tuple[int, Any]:
-            for transport in [c.transport for c in fleet._runner.server.connections]:
-                transport.abort()
-            return 200, []
-
-        fleet.replies["/reserve"] = cut
         with pytest.raises(ControlUnreachableError):
             await client.reserve(1)
         assert sum(path == "/reserve" for path, _ in fleet.posts) == 1

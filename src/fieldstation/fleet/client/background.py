@@ -38,7 +38,10 @@ class Background:
         if self._group is None or self._closing.is_set():
             work.close()
             raise RuntimeError("This client is closed.")
-        return self._group.create_task(_guarded(work, name), name=name)
+        task = self._group.create_task(_guarded(work, name), name=name)
+        # A task that is cancelled before its first step has never touched `work`.
+        task.add_done_callback(lambda _: work.close())
+        return task
 
     async def close(self) -> None:
         """Cancel everything and wait until it is over."""

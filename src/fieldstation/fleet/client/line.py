@@ -57,24 +57,25 @@ class Line:
         backoff = Backoff(0.1, 5.0, jitter=0.3)
         attempt = 0
         while True:
-            client = await self._connect()
-            if client is None:
+            connected = await self._connect()
+            if connected is None:
                 await asyncio.sleep(backoff.delay(attempt))
                 attempt += 1
                 continue
             attempt = 0
+            client, gone = connected
             try:
                 self._client = client
                 self.up.set()
                 self._on_up()
-                await client.wait()
+                await gone.wait()
             finally:
                 self._client = None
                 self.up.clear()
                 self._on_down()
                 await _hang_up(client)
 
-    async def _connect(self) -> socketio.AsyncClient | None:
+    async def _connect(self) -> tuple[socketio.AsyncClient, asyncio.Event] | None:
         for address in self._addresses():
             # A new client for each try: it carries no state of the connection that was lost.
             client = socketio.AsyncClient(
@@ -83,6 +84,8 @@ class Line:
                 http_session=self._session,
                 websocket_extra_options={"max_msg_size": MAX_MESSAGE},
             )
+            gone = asyncio.Event()
+            client.on("disconnect", lambda *_, gone=gone: gone.set())
             client.on("event", self._on_event)
             client.on("connect_error", self._refused)
             try:
@@ -103,7 +106,7 @@ class Line:
                 await _hang_up(client)
                 raise
             self.refusal = ""
-            return client
+            return client, gone
         return None
 
     def _refused(self, *reason: Any) -> None:

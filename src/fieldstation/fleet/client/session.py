@@ -137,8 +137,10 @@ class FleetClient(Connection):
             async with asyncio.timeout(ready_timeout_s):
                 for url, token in {(held.address, held.row.token): None for held in taken.values()}:
                     await self.workers.present(url, token)
-                for future in waiting.values():
+                for serial, future in waiting.items():
                     await future
+                    # A worker may tell that the device is ready before the hand-shake is over on our side.
+                    await self.workers.wait_up(taken[serial].address)
         except BaseException as error:
             self._ready.forget(waiting)
             problem = "; ".join(filter(None, {self.workers.problem(held.address) for held in taken.values()}))

@@ -90,6 +90,10 @@ class Workers:
         worker = self._workers.get(url)
         return worker is not None and worker.line.up.is_set()
 
+    async def wait_up(self, url: str) -> None:
+        """Wait until the line to this worker stands."""
+        await self._workers[url].line.up.wait()
+
     def problem(self, url: str) -> str:
         """Say why there is no line to this worker, empty when there is one."""
         worker = self._workers.get(url)
