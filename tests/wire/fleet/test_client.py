@@ -68,11 +68,9 @@ async def test_many_evaluations_keep_every_board_within_its_window(fleet: Any, b
         await client.reserve(2)
 
         async def slowly() -> None:
-            done = 0
             while True:
-                await fleet.until(lambda: len(fleet.requests) > done)
-                message = fleet.requests[done]
-                done += 1
+                await fleet.until(lambda: bool(fleet.requests))
+                message = fleet.requests.pop(0)
                 (wire_id,) = message["contents"]["files"]
                 for serial in message["serial"]:
                     outstanding[serial] -= 1
@@ -91,10 +89,10 @@ async def test_repeated_and_unknown_results_are_dropped(fleet: Any, bitstream: P
     async with FleetClient(fleet.url, "ann") as client:
         await client.reserve(1)
         evaluations = [PulseCountEvaluation("A", bitstream) for _ in range(2)]
-        collecting = asyncio.ensure_future(collect(client, evaluations))
+        collecting = asyncio.create_task(collect(client, evaluations))
         await fleet.until(lambda: len(fleet.requests) == 2)
         batch_id = fleet.requests[0]["contents"]["batch_id"]
-        first, second = ([*r["contents"]["files"]][0] for r in fleet.requests)
+        first, second = (next(iter(r["contents"]["files"])) for r in fleet.requests)
         await fleet.results("A", batch_id, [[first, "1"], [first, "1"], ["stranger", "9"], "garbage"])
         await fleet.results("A", batch_id, [[first, "1"], [second, "2"]])
         assert [r.value for r in await collecting] == [1, 2]
@@ -104,7 +102,7 @@ async def test_unanswered_evaluations_are_sent_again_when_the_worker_is_back(fle
     fleet.answer = lambda *_: None
     async with FleetClient(fleet.url, "ann") as client:
         await client.reserve(1)
-        collecting = asyncio.ensure_future(collect(client, [PulseCountEvaluation("A", bitstream)]))
+        collecting = asyncio.create_task(collect(client, [PulseCountEvaluation("A", bitstream)]))
         await fleet.until(lambda: len(fleet.requests) == 1)
         fleet.answer = lambda *_: "31"
         await fleet.cut()
@@ -132,10 +130,11 @@ async def test_a_lost_device_fails_its_evaluations_once_each(fleet: Any, bitstre
     fleet.answer = lambda *_: None
     async with FleetClient(fleet.url, "ann") as client:
         await client.reserve(1)
-        collecting = asyncio.ensure_future(collect(client, [PulseCountEvaluation("A", bitstream) for _ in range(30)]))
+        evaluations = [PulseCountEvaluation("A", bitstream) for _ in range(30)]
+        collecting = asyncio.create_task(collect(client, evaluations))
         await fleet.until(lambda: len(fleet.requests) >= 14)
-        await fleet.tell("A", {"event": event})
-        await fleet.tell("A", {"event": event})
+        for _ in range(2):
+            await fleet.tell("A", {"event": event})
         results = await collecting
         assert len(results) == 30
         assert all(r.failed for r in results)
@@ -238,7 +237,7 @@ async def test_waiting_ends_with_the_reason(fleet: Any) -> None:
 async def test_a_device_that_fails_before_it_is_ready_gives_everything_back(fleet: Any) -> None:
     fleet.ready_at_once = False
     async with FleetClient(fleet.url, "ann") as client:
-        reserving = asyncio.ensure_future(client.reserve(2))
+        reserving = asyncio.create_task(client.reserve(2))
         await fleet.until(lambda: bool(fleet.held))
         await fleet.tell("A", {"event": "failure", "reason": "it would not flash"})
         with pytest.raises(ReservationFailedError, match="it would not flash"):
@@ -289,7 +288,7 @@ async def test_a_lease_that_cannot_be_extended_any_more_is_dropped(fleet: Any) -
 
 
 async def test_no_control_is_one_sentence_at_once() -> None:
-    with pytest.raises(ControlUnreachableError, match="No control server answers at http://127.0.0.1:9"):
+    with pytest.raises(ControlUnreachableError, match="No control server answers at"):
         async with FleetClient("http://127.0.0.1:9", "ann"):
             pass
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -75,12 +74,9 @@ class Connection:
             on_event=self.hear,
         )
         self.background.spawn(line.run(), "line to control")
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await line.up.wait()
-        except TimeoutError as error:
+        if not await line.wait_up(CONNECT_TIMEOUT_S):
             problem = line.refusal or f"no hand-shake within {CONNECT_TIMEOUT_S:g} s"
-            raise ControlUnreachableError(url=control.addresses[0].url, problem=problem) from error
+            raise ControlUnreachableError(url=control.addresses[0].url, problem=problem)
 
     async def hang_up(self) -> None:
         """Cancel all tasks and close all lines; any number of times."""

@@ -113,6 +113,15 @@ class Line:
         told = reason[0] if reason else ""
         self.refusal = str(told.get("message", told)) if isinstance(told, Mapping) else str(told)
 
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Wait until the line stands; False when it does not within `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.up.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def emit(self, event: str, data: Any, callback: Callable[..., None] | None = None) -> None:
         """Send one event; `callback` gets the server's acknowledgement. Raises LineDownError when there is no line."""
         client = self._client

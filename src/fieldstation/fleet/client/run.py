@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
@@ -66,7 +65,7 @@ class Run:
         self._clock = asyncio.get_running_loop().time
         self._started = self._clock()
         self._sent_at: dict[Ask, float] = {}
-        self._done: deque[Result] = deque()
+        self._done: list[Result] = []
         self._arrived = asyncio.Event()
         self._wake = asyncio.Event()
         self._again: set[str] = set()  # devices whose unanswered evaluations are to be sent again
@@ -80,11 +79,14 @@ class Run:
                 self._worker_of[serial] = devices.worker_of(serial)
                 self._window.add(serial, index, wire_id)
 
-    async def results(self) -> AsyncIterator[Result]:
-        """Yield results as they arrive, until every evaluation has one."""
+    async def results(self) -> AsyncIterator[list[Result]]:
+        """Yield what has arrived, one result or many at a time, until every evaluation has its result."""
         while True:
-            while self._done:
-                yield self._done.popleft()
+            if self._done:
+                ready, self._done = self._done, []
+                yield ready
+            if self._done:
+                continue
             if not len(self._window):
                 return
             self._arrived.clear()

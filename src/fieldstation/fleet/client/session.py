@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self
 
 import msgpack
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 120.0  # a board that is flashed needs seconds; after this it is given back
 EXTEND_AT_MOST_S = 600.0
+END_PATIENCE_S = 2.0  # a program that ends must not wait long for a server that is gone
 OUTAGE_TIMEOUT_S = 300.0
 
 
@@ -173,14 +175,20 @@ class FleetClient(Connection):
     async def end(self, serials: str | Iterable[str]) -> list[str]:
         """End these reservations; returns the serials that were ended. Those that are over already are forgotten."""
         asked = several(serials)
-        ended = [str(s) for s in await self.control.post("/end", {"name": self.name, "serials": asked}) or ()]
+        ended = [
+            str(s)
+            for s in await self.control.post("/end", {"name": self.name, "serials": asked}, patience_s=END_PATIENCE_S)
+            or ()
+        ]
         for serial in asked:
             self._drop(serial, "its reservation was ended by us")
         return ended
 
     async def end_all(self) -> list[str]:
         """End every reservation under our name, also those of other programs that use it."""
-        ended = [str(s) for s in await self.control.post("/endall", {"name": self.name}) or ()]
+        ended = [
+            str(s) for s in await self.control.post("/endall", {"name": self.name}, patience_s=END_PATIENCE_S) or ()
+        ]
         for serial in list(self._held):
             self._drop(serial, "its reservation was ended by us")
         return ended
@@ -207,7 +215,18 @@ class FleetClient(Connection):
 
     # Evaluations and other requests
 
-    async def evaluate(
+    async def evaluate(self, evaluations: Iterable[Evaluation], **options: Any) -> AsyncIterator[Result]:
+        """Yield one Result per evaluation and device as they arrive; a failed one says why, none is left out.
+
+        The options are those of `evaluate_in_lists`.
+        """
+        lists = self.evaluate_in_lists(evaluations, **options)
+        async with aclosing(lists):
+            async for some in lists:
+                for found in some:
+                    yield found
+
+    async def evaluate_in_lists(
         self,
         evaluations: Iterable[Evaluation],
         *,
@@ -215,8 +234,8 @@ class FleetClient(Connection):
         result_timeout_s: float = 30.0,
         outage_timeout_s: float = OUTAGE_TIMEOUT_S,
         result: Callable[..., Result] = Result,
-    ) -> AsyncIterator[Result]:
-        """Yield one Result per evaluation and device as they arrive; a failed one says why, none is left out.
+    ) -> AsyncGenerator[list[Result], None]:
+        """Do as `evaluate`, with all results that are there in one list: fewer hops for a reader in another thread.
 
         A device that answers nothing for `result_timeout_s` is rebooted once, then given up. While its worker cannot
         be reached that clock stands still, for at most `outage_timeout_s`. Raises NotHeldError before anything is sent.
@@ -237,8 +256,8 @@ class FleetClient(Connection):
         self._runs[run.batch_id] = run
         pump = self.background.spawn(run.pump(self.background.spawn), "evaluation")
         try:
-            async for found in run.results():
-                yield found
+            async for some in run.results():
+                yield some
         finally:
             del self._runs[run.batch_id]
             pump.cancel()
