@@ -6,7 +6,19 @@ import click
 
 from fieldstation.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "devices": ("fieldstation.cli.fleet.listing:devices", "List all devices."),
+    "workers": ("fieldstation.cli.fleet.listing:workers", "List the computers that host devices."),
+    "reservations": ("fieldstation.cli.fleet.listing:reservations", "List who holds which device until when."),
+    "events": ("fieldstation.cli.fleet.listing:events", "List what happened in the fleet."),
+    "reserve": ("fieldstation.cli.fleet.holding:reserve", "Reserve devices until they are ended."),
+    "extend": ("fieldstation.cli.fleet.holding:extend", "Give reservations their full time again."),
+    "end": ("fieldstation.cli.fleet.holding:end", "End reservations."),
+    "evaluate": ("fieldstation.cli.fleet.evaluate:evaluate", "Reserve, evaluate files, print results, end."),
+    "reboot": ("fieldstation.cli.fleet.care:reboot", "Have devices recover, keeping their queues."),
+    "delete": ("fieldstation.cli.fleet.care:delete", "Forget devices that nobody holds."),
+    "clear": ("fieldstation.cli.fleet.care:clear", "End all reservations of everybody."),
+}
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)

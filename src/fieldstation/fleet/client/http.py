@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -160,13 +161,25 @@ class Control:
                 text = await response.text()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            problem = str(error) or f"no answer within {timeout_s:g} s"
+            problem = _problem(error, timeout_s)
             sent = not isinstance(error, aiohttp.ClientConnectorError)
             raise errors.ControlUnreachableError(url=address.url, problem=problem, sent=sent) from error
         body = _decode(text)
         if status < 300:
             return status, body
         raise error_from(body, status)
+
+
+def _problem(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "there is no host of that name"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # The event loop's own wording buries the reason ("Connect call failed (...)"); the number has it.
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number else str(error.os_error)
+    return str(error) or type(error).__name__
 
 
 def _decode(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,20 +68,19 @@ async def ask_for(
     """
     clock = asyncio.get_running_loop().time
     end = clock() + wait_s
-    ticket, place = "", Place(0, "")
+    # Made up here, so that a request whose answer was lost can be repeated without reserving twice.
+    ticket, place = uuid.uuid4().hex, Place(0, "")
     while True:
         left_s = max(0.0, end - clock())
-        queue: dict[str, Any] = {"wait_s": min(left_s, HOLD_S)} if wait_s > 0 else {}
-        if ticket:
-            queue["ticket"] = ticket
+        queue: dict[str, Any] = {"wait_s": min(left_s, HOLD_S), "ticket": ticket} if wait_s > 0 else {}
         status, answer = await control.ask(
-            "POST", path, {**arguments, **queue}, timeout_s=REQUEST_TIMEOUT_S + HOLD_S, repeatable=False
+            "POST", path, {**arguments, **queue}, timeout_s=REQUEST_TIMEOUT_S + HOLD_S, repeatable=wait_s > 0
         )
         if status != 202:
             if not isinstance(answer, list):
                 raise FleetError("The control server's answer to a reservation is no list of devices.")
             return [parse_row(row, str(arguments.get("kind", ""))) for row in answer]
-        ticket = str(answer.get("ticket", ""))
+        ticket = str(answer.get("ticket", ticket))
         now = Place(int(answer.get("position", 0)), str(answer.get("reason", "")), answer.get("estimate_s"))
         if (now.position, now.reason) != (place.position, place.reason):
             log.info("waiting for devices, place %d in the queue: %s", now.position, now.reason)
