@@ -17,6 +17,7 @@ from fieldstation.fleet.errors import (
     NotHeldError,
     ReservationFailedError,
 )
+from fieldstation.testing import program
 
 
 async def collect(client: FleetClient, evaluations: list[Any], **options: Any) -> list[Result]:
@@ -311,3 +312,16 @@ async def test_a_reservation_that_may_have_arrived_is_not_asked_for_twice(fleet:
         with pytest.raises(ControlUnreachableError):
             await client.reserve(1)
         assert sum(path == "/reserve" for path, _ in fleet.posts) == 1
+
+
+async def test_a_circuit_is_packed_with_icepack_on_the_way(fleet: Any, tmp_path: Path) -> None:
+    program("icepack")
+    circuit, broken = tmp_path / "circuit.asc", tmp_path / "broken.asc"
+    circuit.write_text(".comment\n.device 5k\n.io_tile 1 0\n" + ("0" * 18 + "\n") * 16)
+    broken.write_text(".device 9k\n")
+    async with FleetClient(fleet.url, "ann") as client:
+        await client.reserve(1)
+        results = await collect(client, [PulseCountEvaluation("A", path) for path in (circuit, broken)])
+    by_file = {Path(r.evaluation.filepath).name: r for r in results}
+    assert by_file["circuit.asc"].value == 104090
+    assert "broken.asc" in by_file["broken.asc"].reason

@@ -36,7 +36,7 @@ RESERVATIONS = {
     "worker": "worker",
     "until": "until",
 }
-EVENTS = {"time": "time", "actor": "who", "action": "what", "subject": "about", "detail": "detail"}
+EVENTS = {"at": "time", "user": "user", "client": "client", "action": "what", "target": "about", "detail": "detail"}
 
 
 def _list(control: str, token_file: Path | None, path: str) -> list[dict[str, Any]]:
@@ -78,6 +78,9 @@ def reservations(control: str, token_file: Path | None, as_json: bool) -> None:
 @click.command()
 @options.server
 @options.as_json
-def events(control: str, token_file: Path | None, as_json: bool) -> None:
-    """List what happened in the fleet: reservations, devices, workers."""
-    options.show(_list(control, token_file, "/api/fleet/events"), EVENTS, as_json, "Nothing happened yet.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many.")
+def events(control: str, token_file: Path | None, as_json: bool, limit: int) -> None:
+    """List what happened in the fleet, newest first: reservations, devices, workers, and who did it."""
+    options.show(
+        _list(control, token_file, f"/api/fleet/events?limit={limit}"), EVENTS, as_json, "Nothing happened yet."
+    )

@@ -30,7 +30,7 @@ class Address:
 
 def parse(url: str, token: str | None = None) -> Address:
     """Take `http://[name:token@]host[:port]` apart; `token` is used when the address holds none."""
-    text = url.strip().rstrip("/")
+    text = url.strip()
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         if parts.scheme not in ("http", "https") or not parts.hostname:

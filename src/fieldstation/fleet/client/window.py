@@ -37,7 +37,7 @@ class BalancedBatchFactory:
 
     def room(self, outstanding: int) -> int:
         """Refill to the window as soon as a place is free."""
-        return max(0, self.batch_size * (self.target_batches + 1) - 1 - outstanding)
+        return max(0, max(1, self.batch_size * (self.target_batches + 1) - 1) - outstanding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PatientBatchFactory:
 
     def room(self, outstanding: int) -> int:
         """A whole round when nothing is outstanding, otherwise nothing."""
-        return 0 if outstanding else self.batch_size
+        return 0 if outstanding else max(1, self.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
