@@ -126,6 +126,40 @@ async def test_a_refused_evaluation_fails_with_the_workers_reason_and_others_go_
     assert by_serial["A"].reason == "No."
 
 
+async def test_of_two_devices_in_one_message_one_may_be_refused(fleet: Any, bitstream: Path) -> None:
+    fleet.answer = lambda serial, wire_id, data: None if serial == "A" else "5"
+    fleet.acknowledge = lambda request: {"ok": True, "refused": {"A": {"reason": "lease_refused", "message": "No."}}}
+    async with FleetClient(fleet.url, "ann") as client:
+        await client.reserve(2)
+        results = await collect(client, [PulseCountEvaluation(["A", "B"], bitstream)])
+    assert sorted((r.serial, r.failed, r.reason) for r in results) == [("A", True, "No."), ("B", False, "")]
+
+
+async def test_a_worker_that_has_not_seen_its_boards_yet_is_asked_again(fleet: Any, bitstream: Path) -> None:
+    fleet.answer = lambda *_: "5" if len(fleet.requests) == 2 else None
+    fleet.acknowledge = lambda request: (
+        {"error": {"code": "unknown_serial", "message": "Not yet."}} if len(fleet.requests) == 1 else {"ok": True}
+    )
+    async with FleetClient(fleet.url, "ann") as client:
+        await client.reserve(1)
+        assert [r.value for r in await collect(client, [PulseCountEvaluation("A", bitstream)])] == [5]
+
+
+async def test_a_failure_that_the_worker_states_has_its_reason(fleet: Any, bitstream: Path) -> None:
+    fleet.answer = lambda *_: None
+    async with FleetClient(fleet.url, "ann") as client:
+        await client.reserve(1)
+        collecting = asyncio.create_task(collect(client, [PulseCountEvaluation("A", bitstream)]))
+        await fleet.until(lambda: bool(fleet.requests))
+        contents = fleet.requests[0]["contents"]
+        (wire_id,) = contents["files"]
+        item = {"event": "results", "batch_id": contents["batch_id"], "results": [[wire_id, None]]}
+        await fleet.tell("A", {**item, "reasons": {wire_id: "the board hangs"}})
+        (result,) = await collecting
+        assert result.failed
+        assert result.reason == "the board hangs"
+
+
 @pytest.mark.parametrize("event", ["failure", "reservation end"])
 async def test_a_lost_device_fails_its_evaluations_once_each(fleet: Any, bitstream: Path, event: str) -> None:
     fleet.answer = lambda *_: None

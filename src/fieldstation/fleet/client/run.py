@@ -94,8 +94,11 @@ class Run:
 
     # What the client tells the run; nothing here waits.
 
-    def answered(self, serial: str, pairs: Iterable[Any]) -> None:
-        """Take `[id, value]` pairs of a `results` event; repeats and strangers are dropped."""
+    def answered(self, serial: str, pairs: Iterable[Any], reasons: Mapping[str, Any]) -> None:
+        """Take `[id, value]` pairs of a `results` event; repeats and strangers are dropped.
+
+        The value None is a failure that the worker states; `reasons` says why, by id.
+        """
         now = self._clock()
         for pair in pairs:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -103,7 +106,10 @@ class Run:
             ask = self._window.answered(serial, str(pair[0]), now)
             if ask is not None:
                 self._rebooted.discard(serial)
-                self._finish(ask, pair[1], now)
+                if pair[1] is None:
+                    self._fail(ask, str(reasons.get(ask.wire_id, "the worker got no value")))
+                else:
+                    self._finish(ask, pair[1], now)
         self._wake.set()
 
     def lost(self, serial: str, reason: str) -> None:
@@ -175,15 +181,14 @@ class Run:
         return contents
 
     def _acknowledged(self, serials: list[str], wire_id: str, answer: tuple[Any, ...]) -> None:
-        error = answer[0].get("error") if answer and isinstance(answer[0], Mapping) else None
-        if error is None:
-            return
-        code = error.get("code") if isinstance(error, Mapping) else None
-        if code in TRY_AGAIN:
-            asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._send_again, serials)
-            return
-        text = error.get("message") if isinstance(error, Mapping) else error
-        self._refuse(serials, wire_id, str(text))
+        told = answer[0] if answer and isinstance(answer[0], Mapping) else {}
+        refused = dict.fromkeys(serials, told["error"]) if "error" in told else told.get("refused") or {}
+        for serial, why in refused.items():
+            why = why if isinstance(why, Mapping) else {"message": why}
+            if why.get("code", why.get("reason")) in TRY_AGAIN:
+                asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._send_again, [serial])
+            else:
+                self._refuse([serial], wire_id, str(why.get("message")))
 
     def _send_again(self, serials: list[str]) -> None:
         self._again.update(serials)

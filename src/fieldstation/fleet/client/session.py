@@ -316,7 +316,8 @@ class FleetClient(Connection):
         elif event.event == names.RESULTS:
             run = self._runs.get(str(contents.get("batch_id")))
             if run is not None and isinstance(contents.get("results"), list):
-                run.answered(serial, contents["results"])
+                reasons = contents.get("reasons")
+                run.answered(serial, contents["results"], reasons if isinstance(reasons, Mapping) else {})
         elif event.event in (names.FAILURE, names.RESERVATION_END) and serial in self._held:
             # A fence tells a late word about an earlier lease of ours on this device from one about this lease.
             fence = contents.get("fence")
