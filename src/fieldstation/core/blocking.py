@@ -34,6 +34,10 @@ class Portal:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The background loop, started on first use."""
+        # Without the lock while it runs: a signal handler that calls us may have interrupted its holder.
+        running = self._loop
+        if running is not None and self._pid == os.getpid():
+            return running
         with self._lock:
             return self._running()
 
