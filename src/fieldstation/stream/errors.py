@@ -75,3 +75,7 @@ class SocketTakenError(StreamError):
 
 class RequestModeError(StreamError):
     """The request metadata {key} is {value!r}; known are {known}."""
+
+
+class ClientNotOpenError(StreamError):
+    """The client is not open; use it as a context manager: `with DaqDataClient(...) as client`."""
