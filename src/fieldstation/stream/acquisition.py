@@ -21,7 +21,7 @@ from fieldstation.stream.errors import (
 )
 from fieldstation.stream.hub import Hub, Subscription
 from fieldstation.stream.model import HpIo
-from fieldstation.stream.source import Source
+from fieldstation.stream.source import History, Source
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Acquisition:
         self._group: asyncio.TaskGroup | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing = False
-        hub.on_want_every = self._want_every
+        hub.on_demand = self._tell_demand
 
     async def run(self) -> None:
         """Own the tasks of sources until cancelled."""
@@ -134,7 +134,7 @@ class Acquisition:
         async with asyncio.timeout(START_DEADLINE_S):
             await source.start(self.hub.publish)
         self.current, self._problem = request, None
-        source.want_every(self.hub.want_every)
+        source.demand(len(self.hub.subscriptions), self.hub.want_every)
         self._watching = self._group.create_task(self._watch(source), name="frame-source")
 
     async def _stop_source(self) -> None:
@@ -164,7 +164,8 @@ class Acquisition:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 while self.hub.subscriptions:
-                    await asyncio.sleep(0.005)
+                    self.hub.left.clear()
+                    await self.hub.left.wait()
         for reader in list(self.hub.subscriptions):
             self.hub.remove(reader)  # it hangs in a dead connection; its slot is free all the same
 
@@ -194,9 +195,13 @@ class Acquisition:
         """The update interval of the InitHpIo in force; 0 without one."""
         return self.current.update_interval_s if self.current is not None else 0.0
 
-    def _want_every(self, wanted: bool) -> None:
+    def _tell_demand(self) -> None:
         if self.source is not None:
-            self.source.want_every(wanted)
+            self.source.demand(len(self.hub.subscriptions), self.hub.want_every)
+
+    def history(self) -> History | None:
+        """Return what reads the run so far, or None."""
+        return self.source.history() if self.source is not None else None
 
     async def close(self) -> None:
         """End all readers and the source."""
@@ -207,4 +212,8 @@ class Acquisition:
     def health(self) -> dict[str, object]:
         """Tell whether frames can be had, and of the source."""
         source = self.source.health() if self.source is not None else None
-        return {"ok": self._problem is None and (source is None or source["ok"]), "problem": self._problem, "source": source}
+        return {
+            "ok": self._problem is None and (source is None or source["ok"]),
+            "problem": self._problem,
+            "source": source,
+        }

@@ -90,9 +90,7 @@ class DaqDataClient:
             log.error("init_hp_io failed: %s", _details(error))
             return False
 
-    def init_sim(
-        self, hosts: Hosts = None, hp_io_cfg: Mapping[str, Any] | None = None, timeout: float = 10.0
-    ) -> bool:
+    def init_sim(self, hosts: Hosts = None, hp_io_cfg: Mapping[str, Any] | None = None, timeout: float = 10.0) -> bool:
         """Initialise with simulated frames; False when a host fails or refuses."""
         try:
             return portal.call(self._client.init_sim(hosts, hp_io_cfg, timeout))

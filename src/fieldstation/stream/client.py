@@ -249,12 +249,12 @@ class AioDaqDataClient:
 
     async def is_daq_host_valid(self, host: str) -> bool:
         """Ping, and remember the answer in `valid_daq_hosts`."""
-        valid = await self.ping(host)
-        if valid:
+        answers = await self.ping(host)
+        if answers:
             self.valid_daq_hosts.add(host)
         else:
             self.valid_daq_hosts.discard(host)
-        return valid
+        return answers
 
     async def get_valid_daq_hosts(self) -> HostSet:
         """Ping all hosts at once; a set of those that answered, which can also be indexed."""
@@ -276,8 +276,8 @@ class AioDaqDataClient:
                 raise ConnectionError("no DaqData server answers at any of " + ", ".join(self.daq_nodes))
             return valid
         answers = await asyncio.gather(*(self.is_daq_host_valid(host) for host in named))
-        for host, valid in zip(named, answers, strict=True):
-            if not valid:
+        for host, answer in zip(named, answers, strict=True):
+            if not answer:
                 known = "it is not in the configuration" if host not in self.daq_nodes else "it does not answer a ping"
                 raise ConnectionError(f"{host} does not have a valid DaqData server: {known}")
         return named
@@ -414,7 +414,9 @@ class AioDaqDataClient:
                 stream._pumps.append(task)  # noqa: SLF001 - one thing in two classes: the stream ends its pumps
                 stream._open += 1  # noqa: SLF001
 
-        stream = FrameStream(convert, _EVERY_AHEAD if every or history else _NEWEST_AHEAD, self._stop_event, self._quiet_ends)
+        stream = FrameStream(
+            convert, _EVERY_AHEAD if every or history else _NEWEST_AHEAD, self._stop_event, self._quiet_ends
+        )
         stream._start = start  # noqa: SLF001
         return stream
 

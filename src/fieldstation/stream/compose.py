@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 def open_source(config: ServerConfig, request: HpIo) -> Source:
     """Return the source that a request asks for, by entry point name."""
-    name = "simulated" if request.simulate else "acquisition"
+    replays = config.replay_dir is not None and request.data_dir == config.replay_dir
+    name = "simulated" if request.simulate else "replay" if replays else "acquisition"
     source: Source = plugins.load("sources", name)(request, config)
     return source
 
@@ -72,8 +73,9 @@ class StreamServer:
         config = self._config
         if config.simulate:
             return hp_io(SIMULATED_HP_IO.model_copy(update={"update_interval_seconds": config.update_interval_seconds}))
-        if config.data_dir is not None:
-            return HpIo(config.data_dir, config.update_interval_seconds)
+        data_dir = config.replay_dir or config.data_dir
+        if data_dir is not None:
+            return HpIo(data_dir, config.update_interval_seconds)
         if config.init_from_default:
             from pathlib import Path
 

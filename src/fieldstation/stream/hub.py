@@ -54,7 +54,8 @@ class Subscription:
         self.wanted = wanted
         self.peer = peer
         self.counters = Counters()
-        self.on_end: Callable[[], None] | None = None
+        self.live = True  # false while it reads history: offers are not for it yet
+        self.on_end: Callable[[], object] | None = None
         self.ended_by: Exception | None = None
         self._arrived = asyncio.Event()
 
@@ -129,7 +130,7 @@ class Every(Subscription):
 
     def __init__(self, wanted: Wanted, peer: str, limit: int) -> None:
         super().__init__(wanted, peer)
-        self._limit = limit
+        self.limit = limit
         self._queue: deque[SharedFrame] = deque()
         self._gaps: deque[tuple[SharedFrame, int]] = deque()  # before which frame how many are missing
         self._missing = 0
@@ -137,7 +138,7 @@ class Every(Subscription):
     def offer(self, shared: SharedFrame) -> None:
         """Queue the frame, or count it as dropped."""
         self.counters.offered += 1
-        if len(self._queue) >= self._limit:
+        if len(self._queue) >= self.limit:
             self.counters.dropped += 1
             self._missing += 1
             return
@@ -146,6 +147,10 @@ class Every(Subscription):
             self._missing = 0
         self._queue.append(shared)
         self._arrived.set()
+
+    def go_live(self) -> None:
+        """Take offers from now on."""
+        self.live = True
 
     def gap_before(self, shared: SharedFrame) -> int:
         """Return how many frames were dropped between the previous one sent and this one."""
@@ -174,8 +179,9 @@ class Hub:
         self.newest: dict[Key, SharedFrame] = {}
         self.subscriptions: list[Subscription] = []
         self.produced = 0
-        self.on_want_every: Callable[[bool], None] | None = None
+        self.on_demand: Callable[[], None] | None = None
         self.past = Counters()  # of clients that left
+        self.left = asyncio.Event()  # set whenever one leaves
 
     @property
     def want_every(self) -> bool:
@@ -193,7 +199,7 @@ class Hub:
         self.newest[shared.key] = shared
         image_type, module_id = shared.frame.type, shared.frame.module_id
         for subscription in self.subscriptions:
-            if subscription.wanted.matches(image_type, module_id):
+            if subscription.live and subscription.wanted.matches(image_type, module_id):
                 subscription.offer(shared)
 
     def share(self, frame: Frame) -> SharedFrame:
@@ -217,6 +223,7 @@ class Hub:
             self.past.offered += counters.offered
             self.past.sent += counters.sent
             self.past.dropped += counters.dropped
+            self.left.set()
         self._tell()
 
     def clear(self) -> None:
@@ -224,5 +231,5 @@ class Hub:
         self.newest.clear()
 
     def _tell(self) -> None:
-        if self.on_want_every is not None:
-            self.on_want_every(self.want_every)
+        if self.on_demand is not None:
+            self.on_demand()

@@ -90,7 +90,7 @@ class Frame:
 
     @property
     def time(self) -> float:
-        """Unix seconds at which the acquisition computer got the packet (its own clock), 0.0 when the header has none."""
+        """Unix seconds at which the acquisition computer got the packet, 0.0 when the header has none."""
         return header_time(self.header)
 
 

@@ -50,12 +50,12 @@ def parse_name(name: str) -> PffName:
     product = PRODUCTS.get(found[1]) if found else None
     if product is None:
         raise PffNameError(name=name, known=", ".join(PRODUCTS))
-    module, seqno, start = _MODULE.search(name), _SEQNO.search(name), _START.search(name)
+    module, seqno = _MODULE.search(name), _SEQNO.search(name)
     return PffName(
         product=product,
         module_id=int(module[1]) if module else None,
         seqno=int(seqno[1]) if seqno else 0,
-        start=start[1].replace("_", ":") if start else "",
+        start=file_start(name),
     )
 
 
@@ -91,11 +91,11 @@ def parse_header(text: bytes) -> dict[str, Any] | None:
     return header if isinstance(header, dict) and _sendable(header, 1) else None
 
 
-def _sendable(value: dict[str, Any] | list[Any], level: int) -> bool:
+def _sendable(value: Any, level: int) -> bool:
     """Tell whether a protobuf Struct can hold it: doubles, valid text, not too deep."""
     if level > MAX_HEADER_DEPTH:
         return False
-    for item in value.values() if type(value) is dict else value:
+    for item in value.values() if isinstance(value, dict) else value:
         kind = type(item)
         if kind is int:
             if not -_MAX_NUMBER < item < _MAX_NUMBER:
@@ -201,6 +201,8 @@ def format_header(header: Mapping[str, Any], one_header: bool) -> bytes:
 def _fields(quabo: Mapping[str, Any], count: int) -> bytes:
     if len(quabo) != count:
         raise KeyError
+    if any(value != int(value) for value in quabo.values()):
+        raise KeyError
     return b'"pkt_num": %10d, "pkt_tai": %4d, "pkt_nsec": %9d, "tv_sec": %10d, "tv_usec": %6d' % (
         quabo["pkt_num"],
         quabo["pkt_tai"],
@@ -213,3 +215,9 @@ def _fields(quabo: Mapping[str, Any], count: int) -> bytes:
 def format_frame(header: Mapping[str, Any], pixels: bytes, one_header: bool) -> bytes:
     """Return the bytes of one frame."""
     return format_header(header, one_header) + b"*" + pixels
+
+
+def file_start(name: str) -> str:
+    """Return the start time in a file name with its `:` restored, "" when it has none."""
+    found = _START.search(name)
+    return found[1].replace("_", ":") if found else ""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from fieldstation.stream.model import Frame
+from fieldstation.stream.model import Frame, Wanted
 
 Publish = Callable[[Sequence[Frame]], None]
+
+
+class History(Protocol):
+    """Reads what a run already holds, and says at which frame the live stream takes over."""
+
+    def catch_up(self, wanted: Wanted, room: int, go_live: Callable[[], None]) -> AsyncIterator[Sequence[Frame]]:
+        """Yield the run's frames. `go_live` is called once, at a moment after which each new frame is published;
+        what is yielded after it is all that came before it, and fewer than about `room` frames."""
 
 
 class Source(Protocol):
@@ -25,5 +33,8 @@ class Source(Protocol):
     def health(self) -> dict[str, object]:
         """Say how it is: `{"ok": bool, ...}` with its counters."""
 
-    def want_every(self, wanted: bool) -> None:
-        """Tell whether somebody needs each frame; otherwise the newest of each product is enough."""
+    def demand(self, readers: int, every: bool) -> None:
+        """Tell how many clients there are, and whether one needs each frame; else the newest of each is enough."""
+
+    def history(self) -> History | None:
+        """Return what can read the frames of the run so far, or None when nothing is kept."""

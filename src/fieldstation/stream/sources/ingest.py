@@ -89,7 +89,7 @@ class IngestSource:
             except OSError as error:
                 raise SocketTakenError(address=path, problem=error.strerror or error) from error
             self._paths.append(path)
-            path.chmod(self._config.socket_mode)
+            os.chmod(path, self._config.socket_mode)  # noqa: PTH101 - the pathlib form is refused in async code
 
     async def _serve(
         self, product: Product, publish: Publish, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -130,12 +130,15 @@ class IngestSource:
                 path.unlink()
         self._servers, self._paths = [], []
 
-    def want_every(self, wanted: bool) -> None:
+    def demand(self, readers: int, every: bool) -> None:
         """Nothing to choose: what comes is published."""
+
+    def history(self) -> None:
+        """Nothing is kept."""
 
     def health(self) -> dict[str, object]:
         """Connections now and damaged stretches so far."""
-        return {"ok": True, "connections": self._connections, "set_aside": self._damaged, "pid": os.getpid()}
+        return {"ok": True, "connections": self._connections, "set_aside": self._damaged}
 
 
 def free_socket(path: Path) -> None:

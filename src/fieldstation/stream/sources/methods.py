@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fieldstation.stream.config import ServerConfig
 from fieldstation.stream.errors import StreamError
 from fieldstation.stream.model import HpIo
-from fieldstation.stream.source import Publish, Source
+from fieldstation.stream.source import History, Publish, Source
 from fieldstation.stream.sources.ingest import IngestSource
 from fieldstation.stream.sources.pff import PffSource
 
@@ -40,10 +40,14 @@ class Several:
             for source in self.sources:
                 stack.push_async_callback(source.stop)
 
-    def want_every(self, wanted: bool) -> None:
+    def demand(self, readers: int, every: bool) -> None:
         """Tell all."""
         for source in self.sources:
-            source.want_every(wanted)
+            source.demand(readers, every)
+
+    def history(self) -> History | None:
+        """That of the first source that has one."""
+        return next((history for source in self.sources if (history := source.history()) is not None), None)
 
     def health(self) -> dict[str, object]:
         """`ok` when all are; each under its class name."""

@@ -1,6 +1,7 @@
 """The file source: a thread that waits for the kernel's notice, reads what grew and hands frames to the event loop.
 
-A thread, because a read from a disk that hangs must not stop the loop: clients take a server whose ping is late for dead.
+A thread, because a read from a disk that hangs must not stop the loop: clients take a server whose ping is late for
+dead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 
 from fieldstation.stream.errors import DataDirError, SourceFailedError
 from fieldstation.stream.model import Frame, HpIo
-from fieldstation.stream.source import Publish
+from fieldstation.stream.source import History, Publish
+from fieldstation.stream.sources.history import RunHistory
 from fieldstation.stream.sources.inotify import Inotify
 from fieldstation.stream.sources.run import RunFollower
 
@@ -101,10 +103,15 @@ class PffSource:
         if self._failed is not None and not self._failed.done():
             self._failed.cancel()
 
-    def want_every(self, wanted: bool) -> None:
+    def demand(self, readers: int, every: bool) -> None:
         """Read each frame from now on, or only the newest of each product."""
-        self._every = wanted
-        self._wake()
+        if every != self._every:
+            self._every = every
+            self._wake()
+
+    def history(self) -> History | None:
+        """The files of the run."""
+        return RunHistory(self)
 
     def health(self) -> dict[str, object]:
         """`ok` is false while the directory cannot be read; `set_aside` counts damaged stretches."""
@@ -236,9 +243,7 @@ class PffSource:
 
     def _report(self, follower: RunFollower) -> None:
         for stretch in follower.damaged[:10]:
-            log.warning(
-                "set aside bytes %d to %d of %s: %s", stretch.offset, stretch.end, stretch.file, stretch.reason
-            )
+            log.warning("set aside bytes %d to %d of %s: %s", stretch.offset, stretch.end, stretch.file, stretch.reason)
         self._set_aside += len(follower.damaged)
         follower.damaged.clear()
 

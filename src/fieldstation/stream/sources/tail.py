@@ -41,7 +41,12 @@ class Tail:
     """One open file. Frame numbers count frames; a damaged stretch counts for as many as would have fit into it."""
 
     def __init__(
-        self, path: Path, name: PffName, module_id: int, on_damage: Callable[[DamagedStretch], None], at: Position | None = None
+        self,
+        path: Path,
+        name: PffName,
+        module_id: int,
+        on_damage: Callable[[DamagedStretch], None],
+        at: Position | None = None,
     ) -> None:
         self.path = path
         self.offset = at.offset if at else 0
@@ -50,7 +55,7 @@ class Tail:
         self._name = name
         self._module_id = module_id
         self._on_damage = on_damage
-        self._frame_bytes = 0  # of the last frame seen; 0 before the first
+        self.frame_bytes = 0  # of the last frame seen; 0 before the first
         self._damaged_from: int | None = None
         self._reason = ""
         self._descriptor = -1
@@ -78,15 +83,13 @@ class Tail:
         return self._descriptor
 
     def _start_again(self) -> None:
-        self.offset = self.number = self._frame_bytes = 0
+        self.offset = self.number = self.frame_bytes = 0
         self._damaged_from = None
 
     def check_identity(self) -> None:
         """Start again from the front when another file has our path, or ours became shorter than what was read."""
         status = self.path.stat()
-        if self._descriptor >= 0 and (
-            (status.st_dev, status.st_ino) != self._identity or status.st_size < self.offset
-        ):
+        if self._descriptor >= 0 and ((status.st_dev, status.st_ino) != self._identity or status.st_size < self.offset):
             self.close()
             self._start_again()
             self._identity = (0, 0)
@@ -134,23 +137,23 @@ class Tail:
         size = self.size()
         if size == self.offset:
             return
-        if self._frame_bytes == 0:
+        if self.frame_bytes == 0:
             probe = next_frame(self._pread(MAX_HEADER_BYTES + 4096), 0, self._name.product.image_bytes)
             if not isinstance(probe, Found):
                 return
-            self._frame_bytes = probe.end
-        frames = (size - self.offset) // self._frame_bytes - 1
+            self.frame_bytes = probe.end
+        frames = (size - self.offset) // self.frame_bytes - 1
         if frames < 2 or self._damaged_from is not None:
             return
         # Fixed-width headers put frame i at i * size. Where that does not hold, the file is read frame by frame.
-        at = self.offset + frames * self._frame_bytes
-        probe = next_frame(os.pread(self._open(), self._frame_bytes, at), 0, self._name.product.image_bytes)
-        if isinstance(probe, Found) and probe.end == self._frame_bytes:
+        at = self.offset + frames * self.frame_bytes
+        probe = next_frame(os.pread(self._open(), self.frame_bytes, at), 0, self._name.product.image_bytes)
+        if isinstance(probe, Found) and probe.end == self.frame_bytes:
             self.offset = at
             self.number += frames
 
     def _budget(self, frames: int, until: int | None, wide: bool) -> int:
-        size = frames * self._frame_bytes + 1 if self._frame_bytes else MAX_HEADER_BYTES + 4096
+        size = frames * self.frame_bytes + 1 if self.frame_bytes else MAX_HEADER_BYTES + 4096
         if wide or self._damaged_from is not None or size > CHUNK_BYTES:
             size = CHUNK_BYTES
         return size if until is None else max(0, min(size, until - self.offset))
@@ -166,8 +169,8 @@ class Tail:
             self.offset += result.end - at
             return result.end
         if self._damaged_from is not None:
-            if self._frame_bytes:
-                self.number += (self.offset - self._damaged_from) // self._frame_bytes
+            if self.frame_bytes:
+                self.number += (self.offset - self._damaged_from) // self.frame_bytes
             self._on_damage(DamagedStretch(self.path.name, self._damaged_from, self.offset, self._reason))
             self._damaged_from = None
         product = self._name.product
@@ -184,7 +187,7 @@ class Tail:
                 self.number,
             )
         )
-        self._frame_bytes = result.end - at
-        self.offset += self._frame_bytes
+        self.frame_bytes = result.end - at
+        self.offset += self.frame_bytes
         self.number += 1
         return result.end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -17,7 +16,6 @@ from fieldstation.stream import errors
 from fieldstation.stream.acquisition import Acquisition
 from fieldstation.stream.hub import Every, Newest, SharedFrame, Subscription
 from fieldstation.stream.model import HpIo, Wanted
-from fieldstation.stream.sources.pff import PffSource
 from fieldstation.stream.wire.codec import Encoder, decode_image, message_field
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 
@@ -123,15 +121,13 @@ class DaqData:
         subscription: Subscription | None = None
         try:
             # The wait for a reconfiguration comes first: its interval is the floor of ours.
-            subscription, history = await self._subscribe(request, context)
+            subscription = await self._subscribe(request, context)
             async with self._acquisition.reader(subscription):
-                await self._serve(subscription, history, context)
+                await self._serve(subscription, context)
         except FieldstationError as error:
-            await context.abort(status_of(error), str(error), self._trailer(subscription))
+            await context.abort(status_of(error), str(error), _trailer(subscription))
 
-    async def _subscribe(
-        self, request: pb.StreamImagesRequest, context: Context
-    ) -> tuple[Subscription, bool]:
+    async def _subscribe(self, request: pb.StreamImagesRequest, context: Context) -> Subscription:
         if not (request.stream_movie_data or request.stream_pulse_height_data):
             raise errors.NoDataClassError
         asked = request.update_interval_seconds
@@ -144,16 +140,18 @@ class DaqData:
             modules=frozenset(request.module_ids),
             interval_s=max(asked, self._acquisition.interval_s),
         )
-        metadata = {key: value for key, value in context.invocation_metadata() or ()}
+        metadata = dict(context.invocation_metadata() or ())
         mode = metadata.get("fieldstation-mode", "newest")
         if mode == "newest":
-            return Newest(wanted, context.peer()), False
+            return Newest(wanted, context.peer())
         if mode != "every":
             raise errors.RequestModeError(key="fieldstation-mode", value=mode, known="newest, every")
         history = metadata.get("fieldstation-history", "none")
         if history not in ("none", "run"):
             raise errors.RequestModeError(key="fieldstation-history", value=history, known="none, run")
-        return Every(wanted, context.peer(), self._buffer(metadata)), history == "run"
+        subscription = Every(wanted, context.peer(), self._buffer(metadata))
+        subscription.live = history == "none"
+        return subscription
 
     def _buffer(self, metadata: dict[str, str]) -> int:
         asked = metadata.get("fieldstation-buffer", str(self._every_mode_buffer))
@@ -161,43 +159,41 @@ class DaqData:
             raise errors.RequestModeError(key="fieldstation-buffer", value=asked, known="a number of frames from 1")
         return min(int(asked), self._every_mode_buffer)
 
-    async def _serve(self, subscription: Subscription, history: bool, context: Context) -> None:
+    async def _serve(self, subscription: Subscription, context: Context) -> None:
         task = asyncio.current_task()
         assert task is not None
         # A client that does not read blocks our write for ever; ending the stream must not wait for it.
         subscription.on_end = task.cancel
         try:
-            write = context.write
             if isinstance(subscription, Every):
-                while True:
-                    await subscription.ready()
-                    for shared in subscription.take():
-                        gap = subscription.gap_before(shared)
-                        await write(shared.payload + _gap_note(gap, subscription) if gap else shared.payload)
+                await self._send_every(subscription, context)
             while True:
                 await subscription.ready()
                 for shared in subscription.take():
-                    await write(shared.payload)
+                    await context.write(shared.payload)
         except asyncio.CancelledError:
             if subscription.ended_by is None:
                 raise
             task.uncancel()
             raise subscription.ended_by from None
 
-    @staticmethod
-    def _trailer(subscription: Subscription | None) -> tuple[tuple[str, str], ...]:
-        if subscription is None:
-            return ()
-        counters = subscription.counters
-        return (
-            ("fieldstation-produced", str(counters.offered)),
-            ("fieldstation-sent", str(counters.sent)),
-            ("fieldstation-dropped", str(counters.offered - counters.sent)),
-        )
+    async def _send_every(self, subscription: Every, context: Context) -> None:
+        history = None if subscription.live else self._acquisition.history()
+        if history is not None:
+            async for frames in history.catch_up(subscription.wanted, subscription.limit // 2, subscription.go_live):
+                for frame in frames:
+                    subscription.counters.offered += 1
+                    subscription.counters.sent += 1
+                    await context.write(self._hub.share(frame).payload)
+        subscription.go_live()
+        write = context.write
+        while True:
+            await subscription.ready()
+            for shared in subscription.take():
+                gap = subscription.gap_before(shared)
+                await write(shared.payload + _gap_note(gap, subscription) if gap else shared.payload)
 
-    async def upload_images(
-        self, requests: AsyncIterator[pb.UploadImageRequest], context: Context
-    ) -> empty_pb2.Empty:
+    async def upload_images(self, requests: AsyncIterator[pb.UploadImageRequest], context: Context) -> empty_pb2.Empty:
         """Publish each uploaded image unchanged to whoever asked for its module and class."""
         try:
             await self._acquisition.check_ready()
@@ -226,6 +222,17 @@ class DaqData:
             if len(self._uploaded_places) > MAX_UPLOADED_PLACES:
                 raise errors.UploadFloodError(limit=MAX_UPLOADED_PLACES)
         self._hub.publish_shared(shared)
+
+
+def _trailer(subscription: Subscription | None) -> tuple[tuple[str, str], ...]:
+    if subscription is None:
+        return ()
+    counters = subscription.counters
+    return (
+        ("fieldstation-produced", str(counters.offered)),
+        ("fieldstation-sent", str(counters.sent)),
+        ("fieldstation-dropped", str(counters.offered - counters.sent)),
+    )
 
 
 def _gap_note(gap: int, subscription: Subscription) -> bytes:

@@ -65,7 +65,9 @@ def parse_pano_image(pano_image: pb.PanoImage, clock: Clock = "white_rabbit") ->
     """
     header = struct_to_dict(pano_image.header)
     shape = list(pano_image.shape)
-    times = {(16, 16): lambda: header, (32, 32): lambda: header["quabo_0"]}[tuple(shape)]()  # type: ignore[index]
+    if tuple(shape) not in ((16, 16), (32, 32)):
+        raise KeyError(f"no header layout is known for the shape {shape}")
+    times = header if shape[0] == 16 else header["quabo_0"]
     exact, computer = white_rabbit_ns(times), packet_ns(times)
     header["wr_unix_timestamp"] = _decimal(exact, 9) if exact else 0
     header["pkt_unix_timestamp"] = _decimal(computer, 6)

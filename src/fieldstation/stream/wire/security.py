@@ -51,12 +51,16 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
                 LOCAL if context.peer().startswith("unix:") and not token else self._tokens.lookup(token)
             )
             if principal is None:
-                return grpc.StatusCode.UNAUTHENTICATED, "This server needs a token: metadata `authorization: Bearer <token>`."
+                return (
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "This server needs a token: metadata `authorization: Bearer <token>`.",
+                )
             needed = ROLES.get(method, Role.VIEWER)
             if principal.role < needed:
+                has, needs = principal.role.name.lower(), needed.name.lower()
                 return (
                     grpc.StatusCode.PERMISSION_DENIED,
-                    f"{principal.user} has the role {principal.role.name.lower()}; {method} needs {needed.name.lower()}.",
+                    f"{principal.user} has the role {has}; {method} needs {needs}.",
                 )
             if needed > Role.VIEWER:
                 log.info("audit: %s calls %s from %s", principal.user, method, context.peer())

@@ -33,7 +33,9 @@ OPTIONS = (
 class GrpcServer:
     """Listens once `start` returned; `port` is then the real one."""
 
-    def __init__(self, config: ServerConfig, handlers: Sequence[grpc.GenericRpcHandler], services: Sequence[str]) -> None:
+    def __init__(
+        self, config: ServerConfig, handlers: Sequence[grpc.GenericRpcHandler], services: Sequence[str]
+    ) -> None:
         self._config = config
         tokens = TokenFile(config.token_file) if config.token_file else None
         check_bind(config.host, has_tokens=bool(tokens), insecure=config.insecure)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fieldstation.stream.config import ServerConfig, SimulationConfig
+from fieldstation.stream.config import SimulationConfig
 from fieldstation.stream.errors import StreamError
-from fieldstation.stream.model import PRODUCTS, HpIo, ImageType, Product
+from fieldstation.stream.model import PRODUCTS, ImageType, Product
 from fieldstation.stream.pff import Found, next_frame
-from fieldstation.stream.source import Publish, Source
-from fieldstation.stream.sources.pff import PffSource
 from fieldstation.stream.writer import PffWriter
 
 TAI_MINUS_UTC_S = 37
@@ -40,7 +34,9 @@ class Sky:
         self._number += 1
         if product.type is ImageType.MOVIE:
             angle = self._number / 50
-            star = 900 * np.exp(-((self._x - 16 - 9 * np.cos(angle)) ** 2 + (self._y - 16 - 9 * np.sin(angle)) ** 2) / 3)
+            star = 900 * np.exp(
+                -((self._x - 16 - 9 * np.cos(angle)) ** 2 + (self._y - 16 - 9 * np.sin(angle)) ** 2) / 3
+            )
             image = self._rng.poisson(self._background + star)
         else:
             image = self._rng.normal(0, 12, product.shape)
@@ -135,7 +131,9 @@ class SimulatedHashpipe:
             return
         for writer in self._writers.values():
             for name in self.products:
-                for path in sorted(writer.folder.glob(f"*.dp_{name}.*"), key=lambda p: p.stat().st_mtime)[: -self.keep_files]:
+                for path in sorted(writer.folder.glob(f"*.dp_{name}.*"), key=lambda p: p.stat().st_mtime)[
+                    : -self.keep_files
+                ]:
                     path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -144,84 +142,13 @@ class SimulatedHashpipe:
             writer.close()
 
 
-class SimulatedSource:
-    """A simulated Hashpipe and the file source that follows it, in one process."""
-
-    def __init__(self, request: HpIo, config: ServerConfig) -> None:
-        self._config = config.simulate_daq_cfg
-        self._request = request
-        self._temporary: str | None = None
-        self._hashpipe: SimulatedHashpipe | None = None
-        self._files: PffSource | None = None
-
-    async def start(self, publish: Publish) -> None:
-        """Begin a run in the configured or a temporary directory, and follow it."""
-        files = self._config.filesystem_cfg
-        if files.sim_data_dir:
-            root = Path(files.sim_data_dir)
-            root.mkdir(parents=True, exist_ok=True)
-        else:
-            self._temporary = tempfile.mkdtemp(prefix="fieldstation-simulation-")
-            root = Path(self._temporary)
-        self._hashpipe = simulated_hashpipe(root, self._config)
-        await asyncio.to_thread(self._begin, self._hashpipe)
-        request = HpIo(str(root), self._request.update_interval_s, modules=self._request.modules)
-        self._files = PffSource(request)
-        await self._files.start(publish)
-
-    @staticmethod
-    def _begin(hashpipe: SimulatedHashpipe) -> None:
-        hashpipe.open()
-        hashpipe.step()
-
-    async def run(self) -> None:
-        """Write frames at the configured pace."""
-        assert self._files is not None
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._files.run())
-            group.create_task(self._write())
-
-    async def _write(self) -> None:
-        assert self._hashpipe is not None
-        pause_s = self._config.update_interval_seconds
-        due = time.monotonic()
-        steps = 0
-        while True:
-            due = max(due + pause_s, time.monotonic() - 1)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            self._hashpipe.step()
-            steps += 1
-            if steps % 1000 == 0:
-                self._hashpipe.prune()
-
-    async def stop(self) -> None:
-        """Stop following, end the run, remove a temporary directory."""
-        if self._files is not None:
-            await self._files.stop()
-        if self._hashpipe is not None:
-            self._hashpipe.close()
-        if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
-
-    def want_every(self, wanted: bool) -> None:
-        """Pass it on."""
-        if self._files is not None:
-            self._files.want_every(wanted)
-
-    def health(self) -> dict[str, object]:
-        """As the file source is."""
-        health = self._files.health() if self._files is not None else {"ok": False}
-        return {**health, "simulated": True}
-
-
 def simulated_hashpipe(root: Path, config: SimulationConfig) -> SimulatedHashpipe:
     """Return the writer that a configuration describes; roll-over after `frames_per_pff` movie frames."""
     strategy = config.strategies.get(config.simulation_mode, {})
     frames_per_file = int(strategy.get("frames_per_pff", 10_000))
     product = PRODUCTS[config.movie_type]
     archives = {
-        name: Path(path)
+        str(name): Path(path)
         for name, path in (
             (config.movie_type, config.source_data.movie_pff_path),
             (config.ph_type, config.source_data.ph_pff_path),
@@ -237,8 +164,3 @@ def simulated_hashpipe(root: Path, config: SimulationConfig) -> SimulatedHashpip
         archives=archives,
         keep_files=3,
     )
-
-
-def simulated(request: HpIo, config: ServerConfig) -> Source:
-    """Return the source behind simulate_daq."""
-    return SimulatedSource(request, config)
