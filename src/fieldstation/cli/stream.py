@@ -73,7 +73,15 @@ def replay(run_dir: Path, speed: float, loop: bool, config_file: Path | None, lo
 
 @stream.command()
 @click.argument("data_dir", type=FILE)
-@click.option("--module", "modules", type=click.IntRange(0, 65535), multiple=True, default=[1], show_default=True)
+@click.option(
+    "--module",
+    "modules",
+    type=click.IntRange(0, 65535),
+    multiple=True,
+    default=[1],
+    show_default=True,
+    help="A module id.",
+)
 @click.option(
     "--product",
     "products",
@@ -81,6 +89,7 @@ def replay(run_dir: Path, speed: float, loop: bool, config_file: Path | None, lo
     multiple=True,
     default=["img16", "ph256"],
     show_default=True,
+    help="What each module records.",
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Frames/s.")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after so many of each product.")

@@ -25,7 +25,7 @@ def client_options(command: Any) -> Any:
             click.option("--net-config", type=FILE, help="network_config.json with port forwarding."),
             click.option("--tls/--no-tls", default=False, help="Encrypt; the system's authorities are trusted."),
             click.option("--ca", type=FILE, help="PEM file of the authority to trust; turns TLS on."),
-            click.option("--log-level", default="warning", show_default=True),
+            click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error."),
         ]
     ):
         command = option(command)
@@ -169,7 +169,15 @@ def view(refresh_period: float, modules: tuple[int, ...], out: Path | None, fram
 
 
 @click.command()
-@click.option("--duration", "durations", type=float, multiple=True, default=[10, 60, 600], show_default=True)
+@click.option(
+    "--duration",
+    "durations",
+    type=float,
+    multiple=True,
+    default=[10, 60, 600],
+    show_default=True,
+    help="One histogram for each of these spans, in seconds.",
+)
 @plot_options
 @client_options
 def phdist(
@@ -197,7 +205,9 @@ def phdist(
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after so many frames.")
 @click.option("--seconds", type=float, help="Stop after so many seconds.")
 @click.option("--history", is_flag=True, help="Begin with what the run already holds.")
-@click.option("--format", "form", type=click.Choice(["pff", "zarr"]), default="pff", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["pff", "zarr"]), default="pff", show_default=True, help="What to write."
+)
 @client_options
 def record(
     out: Path,

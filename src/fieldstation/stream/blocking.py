@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import grpc
 
 from fieldstation.core.blocking import portal
-from fieldstation.stream.client import AioDaqDataClient, Config, FrameStream, Hosts
+from fieldstation.stream.client import AioDaqDataClient, Config, Hosts
+from fieldstation.stream.frame_stream import FrameStream
 from fieldstation.stream.model import Frame
 from fieldstation.stream.nodes import HostSet
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
 
 from fieldstation.stream.config import SIMULATED_HP_IO, parse_hp_io
 from fieldstation.stream.errors import ClientNotOpenError
+from fieldstation.stream.frame_stream import FrameStream
 from fieldstation.stream.model import Frame
 from fieldstation.stream.nodes import HostSet, Node, as_hosts, nodes
 from fieldstation.stream.wire.codec import decode_image
@@ -35,7 +35,6 @@ PING_S = 0.3
 # How many received messages wait for a slow caller: few when only the newest count, many when all do.
 _NEWEST_AHEAD = 8
 _EVERY_AHEAD = 1024
-_QUIET_ENDS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
 _OPTIONS = (("grpc.max_receive_message_length", 16 << 20),)
 
 
@@ -55,103 +54,6 @@ class _Stub:
         self.UploadImages = channel.stream_unary(
             path + "UploadImages", pb.UploadImageRequest.SerializeToString, empty.FromString
         )
-
-
-class FrameStream(Generic[T]):
-    """Merged frames of several hosts, by arrival. Iterate it with `async for`, awaited or not.
-
-    `trailers` holds the counters a server sent at the end of an every-frame stream, per host.
-    """
-
-    def __init__(
-        self, convert: Callable[[pb.StreamImagesResponse], T], ahead: int, stop: asyncio.Event | None, quiet: bool
-    ) -> None:
-        self.trailers: dict[str, dict[str, str]] = {}
-        self.convert = convert
-        self._ahead = ahead
-        self._stop = stop
-        self._quiet = quiet
-        self._waiting: deque[pb.StreamImagesResponse] = deque()
-        self._arrived = asyncio.Event()
-        self._space = asyncio.Event()
-        self._space.set()
-        self._open = 0
-        self._error: BaseException | None = None
-        self._pumps: list[asyncio.Task[None]] = []
-        self._start: Callable[[FrameStream[T]], Any] | None = None
-
-    def __await__(self) -> Generator[Any, None, FrameStream[T]]:
-        return self._started().__await__()
-
-    async def _started(self) -> FrameStream[T]:
-        if self._start is not None:
-            start, self._start = self._start, None
-            await start(self)
-        return self
-
-    def __aiter__(self) -> FrameStream[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        batch = await self.next_responses(1)
-        return self.convert(batch[0])
-
-    async def next_responses(self, limit: int) -> list[pb.StreamImagesResponse]:
-        """Return 1 to `limit` messages; StopAsyncIteration when all hosts have ended."""
-        await self._started()
-        while not self._waiting:
-            if self._error is not None:
-                raise self._error
-            if self._open == 0 or (self._stop is not None and self._stop.is_set()):
-                await self.aclose()
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._wait()
-        taken = [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
-        self._space.set()
-        return taken
-
-    async def _wait(self) -> None:
-        if self._stop is None:
-            await self._arrived.wait()
-            return
-        try:
-            # The caller's event may belong to anything; looking twice a second keeps the promise of one second.
-            async with asyncio.timeout(0.5):
-                await self._arrived.wait()
-        except TimeoutError:
-            pass
-
-    async def pump(self, host: str, call: Any) -> None:
-        """Move one host's messages into the merged queue."""
-        try:
-            async for response in call:
-                self._waiting.append(response)
-                self._arrived.set()
-                if len(self._waiting) >= self._ahead:
-                    self._space.clear()
-                    await self._space.wait()
-            self.trailers[host] = _texts(await call.trailing_metadata())
-        except grpc.aio.AioRpcError as error:
-            self.trailers[host] = _texts(error.trailing_metadata())
-            if not (self._quiet and error.code() in _QUIET_ENDS):
-                self._error = error
-        finally:
-            call.cancel()
-            self._open -= 1
-            self._arrived.set()
-
-    async def aclose(self) -> None:
-        """End the calls."""
-        for pump in self._pumps:
-            pump.cancel()
-        if self._pumps:
-            await asyncio.wait(self._pumps)
-        self._pumps.clear()
-
-
-def _texts(metadata: Any) -> dict[str, str]:
-    return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
 class AioDaqDataClient:
@@ -408,17 +310,12 @@ class AioDaqDataClient:
                 call = self._stub(host).StreamImages(
                     request, timeout=timeout, wait_for_ready=wait_for_ready, metadata=metadata
                 )
-                task = self._group.create_task(stream.pump(host, call), name=f"frames of {host}")
+                task = stream.add(self._group, host, call)
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-                stream._pumps.append(task)  # noqa: SLF001 - one thing in two classes: the stream ends its pumps
-                stream._open += 1  # noqa: SLF001
 
-        stream = FrameStream(
-            convert, _EVERY_AHEAD if every or history else _NEWEST_AHEAD, self._stop_event, self._quiet_ends
-        )
-        stream._start = start  # noqa: SLF001
-        return stream
+        ahead = _EVERY_AHEAD if every or history else _NEWEST_AHEAD
+        return FrameStream(convert, start, ahead=ahead, stop=self._stop_event, quiet=self._quiet_ends)
 
     async def upload_images(
         self, hosts: Hosts, image_iterator: Iterable[pb.PanoImage] | AsyncIterable[pb.PanoImage]

@@ -23,7 +23,7 @@ _TITLES = {"PULSE_HEIGHT": "Pulse-height", "MOVIE": "Movie"}
 
 
 def _pyplot() -> Any:
-    return require("matplotlib.pyplot", extra="stream,plots", feature="Plotting")
+    return require("matplotlib.pyplot", extra="plots", feature="Plotting")
 
 
 class Plot(Protocol):
@@ -32,6 +32,7 @@ class Plot(Protocol):
     figure: Any
 
     def update(self, parsed: Mapping[str, Any]) -> bool: ...  # noqa: D102
+    def draw(self) -> None: ...  # noqa: D102
 
 
 class _Paced:
@@ -50,7 +51,7 @@ class _Paced:
     def _drawn(self) -> None:
         self._last = time.monotonic()
         if self._jupyter:
-            display = require("IPython.display", extra="stream,plots", feature="Plotting in a notebook")
+            display = require("IPython.display", extra="plots", feature="Plotting in a notebook")
             if self._handle is None:
                 self._handle = display.display(self.figure, display_id=True)
             else:
@@ -99,7 +100,7 @@ class PanoImagePreviewer(_Paced):
             self._build()
         if not self._due():
             return False
-        self._draw()
+        self.draw()
         return True
 
     def _build(self) -> None:
@@ -127,7 +128,8 @@ class PanoImagePreviewer(_Paced):
                 bar.ax.tick_params(labelsize=self._font_size)
                 self._panels[module_id, kind] = picture
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw what was taken so far, whatever the interval."""
         for key, parsed in self._latest.items():
             picture = self._panels[key]
             low, high = self._range(key[1])
@@ -154,7 +156,7 @@ class PanoImagePreviewer(_Paced):
         quabo = f" Q{int(header['quabo_num'])}" if "quabo_num" in header else ""
         moment = header["pandas_unix_timestamp"].strftime("%H:%M:%S.%f")
         first = f"{_TITLES[parsed['type']]}{quabo}  {moment} UTC  frame {parsed['frame_number']}"
-        return "\n".join([first, *textwrap.wrap(parsed["file"], self._text_width)])
+        return "\n".join([first, *textwrap.wrap(parsed["file"].replace(".", " ."), self._text_width)])
 
 
 class PulseHeightDistribution(_Paced):
@@ -186,10 +188,11 @@ class PulseHeightDistribution(_Paced):
             self._history[index].setdefault(parsed["module_id"], []).append(highest)
         if not self._due():
             return False
-        self._draw()
+        self.draw()
         return True
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw what was taken so far, whatever the interval."""
         plt = _pyplot()
         if self.figure is None:
             self.figure = plt.figure(figsize=(4.6 * len(self._durations), 4), layout="constrained")
@@ -241,6 +244,9 @@ async def show(plot: Plot, images: AsyncIterator[Mapping[str, Any]], out: Path |
             if out is None and plot.figure is not None and not plt.fignum_exists(plot.figure.number):
                 break  # the window was closed
     finally:
+        if count and out is not None:
+            plot.draw()  # the last frames, too
+            _present(plot, out, pictures)
         if pictures and out is not None:
             pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=300, loop=0)
     return count > 0
@@ -253,6 +259,6 @@ def _present(plot: Plot, out: Path | None, pictures: list[Any]) -> None:
         plot.figure.savefig(out, dpi=110)
     else:
         plot.figure.canvas.draw()
-        image = require("PIL.Image", extra="stream,plots", feature="Writing a GIF")
+        image = require("PIL.Image", extra="plots", feature="Writing a GIF")
         # A copy: the canvas draws the next picture into the same memory.
         pictures.append(image.fromarray(np.asarray(plot.figure.canvas.buffer_rgba()).copy()).convert("P"))
