@@ -24,7 +24,8 @@ KINDS = {"pulsecount": "PulseCountEvaluation", "variance": "VarMaxEvaluation"}
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--amount", type=click.IntRange(min=1), help="How many devices to use (default 1).")
 @click.option("--serial", "serials", multiple=True, help="Use this device; may be repeated.")
-@click.option("--kind", type=click.Choice(sorted(KINDS)), default="pulsecount", show_default=True)
+@click.option("--kind", type=click.Choice(sorted(KINDS)), default="pulsecount", show_default=True,
+              help="What the devices measure: pulses in a second, or the variance of a waveform.")  # fmt: skip
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=30.0, show_default=True,
               help="Seconds without an answer after which a device is rebooted, then given up.")  # fmt: skip
 @options.wait
