@@ -79,9 +79,13 @@ async def _stop(service: Service, deadline: float) -> None:
     try:
         async with asyncio.timeout_at(deadline) as limit:
             await service.stop()
-    except Exception:
+    except (Exception, asyncio.CancelledError) as error:
+        # Early Python 3.11 (Debian 12 has it) tells of a timeout in a task that is being cancelled, as ours often is
+        # here, by CancelledError instead of TimeoutError.
         if limit.expired():
             log.error("%s did not stop in time and is left behind", service.name)
+        elif isinstance(error, asyncio.CancelledError):
+            raise
         else:
             log.exception("%s failed while stopping", service.name)
 
