@@ -36,7 +36,7 @@ def _server_options(command: Any) -> Any:
             click.option("--tls-client-ca", type=FILE, help="Only clients with a certificate of this CA get in."),
             click.option("--insecure", is_flag=True, default=None, help="Listen beyond loopback without tokens."),
             click.option("--metrics-port", type=click.IntRange(0, 65535), help="Loopback port for /metrics."),
-            click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error."),
+            click.option("--log-level", help="debug, info, warning or error; as after `fieldstation` itself."),
         ]
     ):
         command = option(command)
@@ -48,7 +48,7 @@ def _server_options(command: Any) -> Any:
 @click.option("--simulate", is_flag=True, default=None, help="Start with simulated frames.")
 @click.option("--interval", "update_interval_seconds", type=float, help="hp_io interval, seconds.  [default: 0.1]")
 @_server_options
-def serve(config_file: Path | None, log_level: str, **overrides: Any) -> None:
+def serve(config_file: Path | None, log_level: str | None, **overrides: Any) -> None:
     """Serve frames to DaqData clients.
 
     Unmodified remote clients know neither tokens nor TLS: for them use --host 0.0.0.0 --insecure.
@@ -63,7 +63,9 @@ def serve(config_file: Path | None, log_level: str, **overrides: Any) -> None:
 @click.option("--speed", type=float, default=1.0, show_default=True, help="1 is real time; 0 as fast as it goes.")
 @click.option("--loop", is_flag=True, help="Begin again at the end.")
 @_server_options
-def replay(run_dir: Path, speed: float, loop: bool, config_file: Path | None, log_level: str, **overrides: Any) -> None:
+def replay(
+    run_dir: Path, speed: float, loop: bool, config_file: Path | None, log_level: str | None, **overrides: Any
+) -> None:
     """Serve a recorded run: its frames at their own pace, through the same server."""
     from fieldstation.stream.server import main
 
@@ -100,7 +102,7 @@ def simulate(data_dir: Path, **options: Any) -> None:
     """Write a run as Hashpipe does: a stand-in for the acquisition software, under its process name."""
     from fieldstation.core.plugins import load
 
-    log.setup("info")
+    log.setup()
     asyncio.run(load("sources", "hashpipe")(data_dir, **options))
 
 

@@ -14,7 +14,7 @@ from fieldstation.stream.compose import StreamServer
 from fieldstation.stream.config import load_server
 
 
-def main(config_file: Path | None, log_level: str, overrides: dict[str, Any]) -> None:
+def main(config_file: Path | None, log_level: str | None, overrides: dict[str, Any]) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     log.setup(log_level)
     config = load_server(config_file, overrides)

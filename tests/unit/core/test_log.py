@@ -19,6 +19,7 @@ def clean_root():
         root.removeHandler(handler)
         handler.close()
     root.setLevel(level)
+    log._chosen = log._Choice()
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,13 @@ def test_wrong_settings_are_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"log file .* cannot be written"):
         log.setup(file=tmp_path / "file" / "x.log")
+
+
+def test_a_later_setup_leaves_what_it_does_not_name(capsys, tmp_path):
+    log.setup("DEBUG", file=tmp_path / "a.log", as_json=True)
+    log.setup()
+    log.setup("WARNING")
+    logging.getLogger("x").info("quiet")
+    logging.getLogger("x").warning("loud")
+    assert json.loads(text_of(capsys))["message"] == "loud"
+    assert json.loads((tmp_path / "a.log").read_text())["message"] == "loud"

@@ -34,9 +34,9 @@ from fieldstation.core.plugins import require
 @click.option("--tls-certificate", type=click.Path(path_type=Path, exists=True), help="PEM file: serve HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key.")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on any address without tokens.")
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
-@click.option("--log-json", is_flag=True, help="One JSON object a line.")
-def worker(file: Path | None, log_level: str, log_json: bool, **options: Any) -> None:
+@click.option("--log-level", help="debug, info, warning or error; as after `fieldstation` itself.")
+@click.option("--log-json", is_flag=True, default=None, help="One JSON object a line.")
+def worker(file: Path | None, log_level: str | None, log_json: bool | None, **options: Any) -> None:
     """Run a worker: it hosts the devices that are plugged into this machine.
 
     Prints `ready URL` when clients may come. Stops on SIGTERM and Ctrl-C; who holds a device keeps it, and what was
