@@ -40,7 +40,7 @@ class Published:
     def run(self, *arguments: str | Path) -> dict[str, Any]:
         process = self.start(*arguments)
         try:
-            out, errors = process.communicate(timeout=80)
+            out, errors = process.communicate(timeout=40)
         except subprocess.TimeoutExpired:
             process.kill()
             out, errors = process.communicate()
