@@ -238,8 +238,8 @@ def measure() -> list[Row]:
         fleet = ("fieldstation", "--log-level", "warning", "fleet")
         database = f"sqlite:///{folder / 'fleet.db'}"
         control = stack.enter_context(running(*fleet, "control", "--port", "0", "--database", database, cwd=folder))
-        worker = ("worker", "--control", control.url, "--name", "bench", "--port", "0", "--simulate", str(BOARDS))
-        stack.enter_context(running(*fleet, *worker, cwd=folder))
+        worker = ("worker", "--control", control.url, "--name", "bench", "--port", "0", "--dir", folder / "worker")
+        stack.enter_context(running(*fleet, *worker, "--simulate", str(BOARDS), cwd=folder))
         bare = stack.enter_context(running(sys.executable, BARE))
         return asyncio.run(measure_all(control.url, bare.url, folder))
 

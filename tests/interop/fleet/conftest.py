@@ -103,7 +103,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         running("fieldstation", "fleet", "control", "--port", "0", "--database", database, cwd=folder) as control,
         running(
             *("fieldstation", "fleet", "worker", "--control", control.url, "--name", "bench", "--port", "0"),
-            *("--simulate", "3"),
+            *("--simulate", "3", "--dir", folder / "worker"),
             cwd=folder,
         ) as worker,
     ):
