@@ -45,7 +45,7 @@ async def fleet(folder: Path, *, port: int, boards: int = 4) -> AsyncIterator[De
             child("control", ["fleet", "control", "--port", str(port), "--database", database], folder)
         )
         worker = ["fleet", "worker", "--control", url, "--name", "demo", "--port", "0", "--simulate", str(boards)]
-        await stack.enter_async_context(child("worker", worker, folder))
+        await stack.enter_async_context(child("worker", [*worker, "--dir", str(folder / "worker")], folder))
         yield Demo(url, folder)
 
 

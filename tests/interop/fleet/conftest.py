@@ -40,7 +40,7 @@ class Published:
     def run(self, *arguments: str | Path) -> dict[str, Any]:
         process = self.start(*arguments)
         try:
-            out, errors = process.communicate(timeout=80)
+            out, errors = process.communicate(timeout=40)
         except subprocess.TimeoutExpired:
             process.kill()
             out, errors = process.communicate()
@@ -103,7 +103,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         running("fieldstation", "fleet", "control", "--port", "0", "--database", database, cwd=folder) as control,
         running(
             *("fieldstation", "fleet", "worker", "--control", control.url, "--name", "bench", "--port", "0"),
-            *("--simulate", "3"),
+            *("--simulate", "3", "--dir", folder / "worker"),
             cwd=folder,
         ) as worker,
     ):

@@ -40,7 +40,7 @@ if job == "evaluate":
 elif job == "many":
     report["results"] = evaluate(paths * 20)
 elif job == "reboot":
-    report["not_back"] = client.reboot(client.getSerials(), timeout=30)
+    report["not_back"] = sorted(client.reboot(client.getSerials(), timeout=30))
     report["results"] = evaluate(paths)
 elif job == "hold":
     print("held", flush=True)
