@@ -14,6 +14,7 @@ _MODULES = {
     "mqtt": "Message MqttClient MqttSettings",
     "mqtt_blocking": "BlockingMqttClient",
     "mqtt_outbox": "MqttOutbox",
+    "aws_iot": "AWSIoTClient connect_aws_iot disconnect_aws_iot publish_message subscribe_topic",
     "database": "Database",
     "logs": "get_logger",
     "logs_console": "logger",
