@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import re
 import types
 import typing
@@ -34,7 +35,8 @@ def to_ns(value: datetime) -> int:
     """Return nanoseconds since 1970 in UTC; a time without a zone is refused, as nobody could say when it was."""
     if value.tzinfo is None:
         raise ValueError(f"the time {value.isoformat()} has no time zone; use datetime.now(UTC)")
-    return (value - _EPOCH) // timedelta(microseconds=1) * 1000
+    since = value - _EPOCH
+    return (since.days * 86400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
 def from_ns(value: int) -> datetime:
@@ -128,30 +130,63 @@ def kind_of_declared(declared: str) -> Kind:
     return BLOB if "BLOB" in declared else ANY
 
 
-def encoder(table: str, columns: Mapping[str, Kind]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """Return a function from a row to the tuple that is stored; it raises TableError for what does not fit."""
-    plan = [(name, frozenset(kind.accepts), kind) for name, kind in columns.items()]
-    known = columns.keys()
+class Encoder:
+    """Turns rows into the tuples that are stored; what does not fit the columns is TableError."""
 
-    def encode(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        if not row.keys() <= known:
-            unknown = ", ".join(sorted(row.keys() - known))
-            raise TableError(table=table, problem=f"it has no column {unknown}; its columns are {', '.join(known)}")
-        values = []
-        for name, accepts, kind in plan:
-            value = row.get(name)
-            if value is not None:
-                if type(value) not in accepts:
-                    value = _fit(table, name, kind, value)
-                if kind.store is not None:
-                    try:
-                        value = kind.store(value)
-                    except (ValueError, TypeError, OverflowError) as error:
-                        raise TableError(table=table, problem=f"{name}: {error}") from error
-            values.append(value)
+    def __init__(self, table: str, columns: Mapping[str, Kind]) -> None:
+        self._table = table
+        self._columns = columns
+        self._plan = list(columns.items())
+        self._seen: dict[tuple[type, ...], list[tuple[int, Callable[[Any], Any]]]] = {}
+        self._getters: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
+
+    def mapping(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Encode a row of names and values; columns left out are NULL."""
+        if not row.keys() <= self._columns.keys():
+            unknown = ", ".join(sorted(row.keys() - self._columns.keys()))
+            problem = f"it has no column {unknown}; its columns are {', '.join(self._columns)}"
+            raise TableError(table=self._table, problem=problem)
+        return self._values(tuple(map(row.get, self._columns)))
+
+    def instance(self, row: Any) -> tuple[Any, ...]:
+        """Encode an instance of a dataclass."""
+        getter = self._getters.get(type(row))
+        if getter is None:
+            getter = self._getters[type(row)] = self._getter(row)
+        return self._values(getter(row))
+
+    def _getter(self, row: Any) -> Callable[[Any], tuple[Any, ...]]:
+        names = {field.name for field in dataclasses.fields(row)}
+        if names == self._columns.keys() and len(names) > 1:
+            return operator.attrgetter(*self._columns)
+        self.mapping(dict.fromkeys(names))  # complains about a field that has no column
+        return lambda row: tuple(getattr(row, name) if name in names else None for name in self._columns)
+
+    def _values(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        # Rows of one table mostly have the same types again and again: those are checked once.
+        types = tuple(map(type, row))
+        if (stores := self._seen.get(types)) is None:
+            row, stores = self._fitted(row), []
+            for index, (value, (_, kind)) in enumerate(zip(row, self._plan, strict=True)):
+                if value is not None and kind.store is not None:
+                    stores.append((index, kind.store))
+            if tuple(map(type, row)) == types and len(self._seen) < 1000:
+                self._seen[types] = stores
+        if not stores:
+            return row
+        values = list(row)
+        for index, store in stores:
+            try:
+                values[index] = store(values[index])
+            except (ValueError, TypeError, OverflowError) as error:
+                raise TableError(table=self._table, problem=f"{self._plan[index][0]}: {error}") from error
         return tuple(values)
 
-    return encode
+    def _fitted(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            value if value is None or type(value) in kind.accepts else _fit(self._table, name, kind, value)
+            for value, (name, kind) in zip(row, self._plan, strict=True)
+        )
 
 
 def _fit(table: str, name: str, kind: Kind, value: object) -> object:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fieldstation.kit.database_rows import Rows
-from fieldstation.kit.database_schema import TIME, Kind, TableError, encoder, quoted, to_ns
+from fieldstation.kit.database_schema import TIME, Encoder, Kind, TableError, quoted, to_ns
 
 if TYPE_CHECKING:
     from fieldstation.kit.database import Database
@@ -27,7 +27,7 @@ class Table:
         self.name = name
         self.columns = dict(columns)
         self._database = database
-        self._encode = encoder(name, self.columns)
+        self._encoder = Encoder(name, self.columns)
         marks = ", ".join("?" * len(self.columns))
         self._listed = ", ".join(map(quoted, self.columns))
         self._quoted = quoted(name)
@@ -45,13 +45,22 @@ class Table:
         Returns when it is on disk. With `wait=False` it returns at once and the row is written with its neighbours in
         one commit a moment later; `flush` waits for that, and an error of an earlier row is raised by the next call.
         """
-        self._put([self._encode({**_mapping(row), **fields} if row is not None else fields)], wait)
+        self._put([self._encode(row, fields)], wait)
 
     def append_many(self, rows: Iterable[Mapping[str, Any] | Any], *, wait: bool = True) -> int:
         """Append rows; with `wait` all of them in one commit or none. Returns how many."""
-        encoded = [self._encode(_mapping(row)) for row in rows]
+        encoded = [self._encode(row, None) for row in rows]
         self._put(encoded, wait)
         return len(encoded)
+
+    def _encode(self, row: Mapping[str, Any] | Any, fields: Mapping[str, Any] | None) -> tuple[Any, ...]:
+        if row is None:
+            return self._encoder.mapping(fields or {})
+        if isinstance(row, Mapping):
+            return self._encoder.mapping({**row, **fields} if fields else row)
+        if dataclasses.is_dataclass(row) and not isinstance(row, type) and not fields:
+            return self._encoder.instance(row)
+        raise TypeError(f"a row is a mapping or a dataclass instance, not {type(row).__name__}")
 
     def flush(self) -> None:
         """Wait until everything appended so far is on disk; raises when a row could not be written."""
@@ -156,11 +165,3 @@ class Table:
         given = [(text, to_ns(bound)) for text, bound in bounds if bound is not None]
         where = " WHERE " + " AND ".join(text for text, _ in given) if given else ""
         return where, tuple(bound for _, bound in given)
-
-
-def _mapping(row: Any) -> Mapping[str, Any]:
-    if isinstance(row, Mapping):
-        return dict(row)
-    if dataclasses.is_dataclass(row) and not isinstance(row, type):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    raise TypeError(f"a row is a mapping or a dataclass instance, not {type(row).__name__}")
