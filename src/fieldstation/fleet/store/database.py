@@ -56,8 +56,8 @@ class Store:
             self._engine = None
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction in the store's thread. Once begun it is not cancelled: it ends one way or
-        the other although the caller has gone."""
+        """Run `work` in a transaction in the store's thread. Once begun it ends one way or the other, although the
+        caller was cancelled."""
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._executor, self.transact_now, work)

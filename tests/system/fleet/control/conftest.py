@@ -25,7 +25,7 @@ class FakeWorker:
 
     def __init__(
         self,
-        control_url: str,
+        control: str,
         name: str = "bench",
         serials: tuple[str, ...] = ("A1", "A2", "A3", "A4"),
         *,
@@ -33,7 +33,7 @@ class FakeWorker:
         kinds: tuple[str, ...] = ("pulsecount", "variance"),
         token: str | None = None,
     ) -> None:
-        self.control_url = control_url
+        self.control_url = control
         self.name = name
         self.url = url
         self.kinds = kinds
@@ -182,6 +182,31 @@ class Api:
         return {row["serial"]: row["state"] for row in (await self.get("/devices", all=True))[1]}
 
 
+class Served:
+    """A control server that runs here; `stop` ends it as SIGTERM does."""
+
+    def __init__(self, service: ControlService) -> None:
+        self.service = service
+        self.control = service.control
+        self.url = ""
+
+    async def __aenter__(self) -> Served:
+        await self.service.start()
+        self.url = self.service.url
+        self._running: asyncio.Task[None] | None = asyncio.create_task(self.service.run())
+        return self
+
+    async def stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await self.service.stop()
+
+    async def __aexit__(self, *problem: object) -> None:
+        await self.stop()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path) -> str:
     """An empty database, of each kind in turn."""
@@ -190,42 +215,29 @@ def database(request: pytest.FixtureRequest, tmp_path) -> str:
     return request.getfixturevalue("postgres_url")
 
 
-Start = Callable[..., Awaitable[ControlService]]
+Start = Callable[..., Awaitable[Served]]
 
 
 @pytest.fixture
 async def start(database: str) -> AsyncIterator[Start]:
-    """Start a control server here: `await start(lease_s=1, ...)`. `await stop_service(service)` ends one early."""
+    """Start a control server here: `await start(lease_s=1, ...)`."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def go(**settings: Any) -> ControlService:
+        async def go(**settings: Any) -> Served:
             config = {"port": 0, "database": database, "tick_s": 0.02, "probe_s": 0.05, "dead_after_s": 0.1}
-            return await stack.enter_async_context(served(ControlConfig(**{**config, **settings})))
+            return await stack.enter_async_context(Served(compose.control(ControlConfig(**{**config, **settings}))))
 
         yield go
 
 
-@contextlib.asynccontextmanager
-async def served(config: ControlConfig) -> AsyncIterator[ControlService]:
-    service = compose.control(config)
-    await service.start()
-    running = asyncio.create_task(service.run())
-    try:
-        yield service
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await service.stop()
-
-
 @pytest.fixture
-async def control(start: Start) -> ControlService:
+async def control(start: Start) -> Served:
     """A control server with the usual settings, and quick clocks."""
     return await start()
 
 
 @pytest.fixture
-async def api(control: ControlService) -> AsyncIterator[Api]:
+async def api(control: Served) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession() as session:
         yield Api(session, control.url)
 
@@ -242,8 +254,8 @@ async def workers() -> AsyncIterator[Callable[..., Awaitable[FakeWorker]]]:
     """Connect fake workers: `await workers(url, name, serials)`."""
     made: list[FakeWorker] = []
 
-    async def make(url: str, *arguments: Any, **options: Any) -> FakeWorker:
-        made.append(FakeWorker(url, *arguments, **options))
+    async def make(control: str, *arguments: Any, **options: Any) -> FakeWorker:
+        made.append(FakeWorker(control, *arguments, **options))
         return await made[-1].connect()
 
     yield make
@@ -252,7 +264,7 @@ async def workers() -> AsyncIterator[Callable[..., Awaitable[FakeWorker]]]:
 
 
 @pytest.fixture
-async def worker(control: ControlService, workers: Callable[..., Awaitable[FakeWorker]]) -> FakeWorker:
+async def worker(control: Served, workers: Callable[..., Awaitable[FakeWorker]]) -> FakeWorker:
     """A worker with the boards A1 to A4, at an address where nothing listens."""
     return await workers(control.url)
 
@@ -262,9 +274,9 @@ async def listeners() -> AsyncIterator[Callable[..., Awaitable[Listener]]]:
     """Connect clients' sockets: `await listeners(url, name)`."""
     made: list[Listener] = []
 
-    async def make(url: str, name: str, **options: Any) -> Listener:
+    async def make(url: str, name: str, transports: tuple[str, ...] = ("websocket",), **options: Any) -> Listener:
         made.append(Listener(url, name, **options))
-        return await made[-1].connect()
+        return await made[-1].connect(transports=transports)
 
     yield make
     for listener in made:
