@@ -128,7 +128,16 @@ class ControlLine:
             raise
 
     async def _call(self, client: socketio.AsyncClient, event: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = await client.call(event, dict(body), namespace=NAMESPACE, timeout=CALL_S)
+        # Not the library's call(): it waits with asyncio.wait_for, which before Python 3.12 can lose a cancellation.
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        def acknowledge(*told: object) -> None:
+            if not answered.done():
+                answered.set_result(told[0] if told else None)
+
+        async with asyncio.timeout(CALL_S):
+            await client.emit(event, dict(body), namespace=NAMESPACE, callback=acknowledge)
+            answer = await answered
         return answer if isinstance(answer, Mapping) else {}
 
     async def _send_reports(self, client: socketio.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[3] / "examples/my_driver"
+EXAMPLE = Path(__file__).parents[4] / "examples/my_driver"
 
 pytestmark = pytest.mark.timeout(60)
 
