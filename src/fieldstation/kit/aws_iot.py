@@ -291,12 +291,12 @@ def disconnect_aws_iot() -> None:
 
 
 def publish_message(topic: str, message: Any, qos: int = 0) -> bool:
-    """As AWSIoTClient.publish."""
+    """Publish through the client that `connect_aws_iot` made; arguments and errors are AWSIoTClient.publish's."""
     return _shared().publish(topic, message, qos)
 
 
 def subscribe_topic(topic: str, callback: Callback, qos: int = 0) -> bool:
-    """As AWSIoTClient.subscribe."""
+    """Call `callback(topic, payload)` for each message, as AWSIoTClient.subscribe, on `connect_aws_iot`'s client."""
     return _shared().subscribe(topic, callback, qos)
 
 
