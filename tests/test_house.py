@@ -160,8 +160,8 @@ base = set({base!r}) | set(sys.stdlib_module_names) | {{"fieldstation"}}
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        # The one standard module whose name tells the platform is in no list of names.
-        if name.partition(".")[0] not in base and not name.startswith("_sysconfigdata"):
+        top = name.partition(".")[0]
+        if top not in base and not top.startswith("_sysconfigdata"):  # the standard library builds that name
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())

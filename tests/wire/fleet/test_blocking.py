@@ -238,9 +238,10 @@ def test_reservations_end_with_the_interpreter(served: Any, host: str) -> None:
 
 @pytest.mark.timeout(30)
 def test_a_signal_ends_reservations_too(served: Any) -> None:
-    process = script(served, "client.endOnSignal()\nsys.stdin.read()")
+    process = script(served, "client.endOnSignal()\nprint('armed', flush=True)\nsys.stdin.read()")
     assert process.stdout is not None
     assert process.stdout.readline() == "reserved\n"
+    assert process.stdout.readline() == "armed\n"
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM, errors
@@ -251,10 +252,15 @@ def test_a_signal_ends_reservations_too(served: Any) -> None:
 def test_an_end_called_from_a_signal_handler_works(served: Any) -> None:
     process = script(
         served,
-        "signal.signal(signal.SIGTERM, lambda *_: (client.endAll(), sys.exit(3)))\nwhile True: client.available()",
+        """
+        signal.signal(signal.SIGTERM, lambda *_: (client.endAll(), sys.exit(3)))
+        print("armed", flush=True)
+        while True: client.available()
+        """,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "reserved\n"
+    assert process.stdout.readline() == "armed\n"
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 3, errors
