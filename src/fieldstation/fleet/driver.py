@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.port import Port
+
+
+class NoFirmwareError(FleetError):
+    """There is no firmware for {name}: {problem}."""
+
 
 TTY = "tty"  # a serial line to the running firmware
 PARTITION = "partition"  # the boot loader's disk
@@ -104,5 +110,5 @@ class Driver(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} has no serial port")
 
     async def firmware(self, name: str) -> bytes:
-        """Return the UF2 image `name`: "default" or a kind. Raises FleetError when none is configured."""
+        """Return the UF2 image `name`: "default" or a kind. Raises NoFirmwareError."""
         raise NotImplementedError(f"{type(self).__name__} has no firmware")

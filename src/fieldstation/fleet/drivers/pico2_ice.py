@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.plugins import require
-from fieldstation.fleet.driver import PARTITION, TTY, Driver, Hotplug, Node, Timing
+from fieldstation.fleet.driver import PARTITION, TTY, Driver, Hotplug, Node, NoFirmwareError, Timing
 from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.port import Port, touch
 from fieldstation.fleet.states import pulsecount, variance
@@ -23,14 +23,7 @@ log = logging.getLogger(__name__)
 
 VENDORS = frozenset({"2e8a", "1209"})  # Raspberry Pi, pid.codes
 MODELS = frozenset({"RP2350", "pico-ice", "Pico"})
-
-
-class NoFirmwareError(FleetError):
-    """No firmware file is configured for {name}: set firmware_{name} (or ICEFARM_{variable}) to a UF2 file."""
-
-
-class FirmwareError(FleetError):
-    """The firmware file {path} cannot be read: {problem}."""
+VARIABLES = {"default": "ICEFARM_DEFAULT", "pulsecount": "ICEFARM_PULSE_COUNT", "variance": "ICEFARM_VARIANCE"}
 
 
 class MountError(FleetError):
@@ -151,11 +144,12 @@ class Pico2IceDriver(Driver):
         """Read the UF2 file configured for `name`."""
         path = self.settings.firmware.get(name)
         if path is None:
-            raise NoFirmwareError(name=name, variable={"pulsecount": "PULSE_COUNT"}.get(name, name.upper()))
+            mend = f"set firmware_{name} (or {VARIABLES.get(name, 'firmware.' + name)}) to a UF2 file"
+            raise NoFirmwareError(name=name, problem=f"none is configured; {mend}")
         try:
             return await asyncio.to_thread(path.read_bytes)
         except OSError as error:
-            raise FirmwareError(path=path, problem=error.strerror) from error
+            raise NoFirmwareError(name=name, problem=f"{path} cannot be read: {error.strerror}") from error
 
 
 def hotplug(action: str | None, properties: Mapping[str, str]) -> Hotplug | None:

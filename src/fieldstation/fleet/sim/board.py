@@ -40,10 +40,14 @@ class Board:
         self._path = ""
         self._watch = -1
         self._open = 0
+        self._away = False  # it unplugged itself and means to come back
         self._pending: asyncio.TimerHandle | None = None
 
     def plug(self) -> None:
         """Connect the board; it starts the firmware it has."""
+        if self._away and self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
         if self._firmware is None and self._pending is None and not self._path:
             self._start()
 
@@ -92,6 +96,7 @@ class Board:
         self._path = os.ttyname(self._slave)
         self._watch = self._inotify.watch(self._path, IN_OPEN | IN_CLOSE)
         self._open = 0
+        self._away = False
         self._firmware = self._boot()
         asyncio.get_running_loop().add_reader(self._master, self._readable)
         self._emit({"event": "add", "serial": self.serial, "kind": "tty", "path": self._path, "interface": "00"})
@@ -120,6 +125,7 @@ class Board:
 
     def _vanish(self) -> None:
         self.unplug()
+        self._away = True
         self._pending = asyncio.get_running_loop().call_later(self.habits.back_s, self._return)
 
     def _return(self) -> None:

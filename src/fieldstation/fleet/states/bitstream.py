@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fieldstation.fleet.driver import NoFirmwareError
 from fieldstation.fleet.errors import BadRequestError, FleetError
 from fieldstation.fleet.model import Health
 from fieldstation.fleet.port import Port
@@ -120,9 +121,8 @@ class BitstreamState(AbstractState, abc.ABC):
                     await self._settle(port)
                     self.device_event_sender.sendDeviceInitialized()
                     await self._work(port)
-            except (TroubleError, FleetError, OSError, TimeoutError) as error:
-                if isinstance(error, DeviceBrokenError):
-                    self._give_up(str(error.fields["reason"]))
+            except (FleetError, OSError, TimeoutError) as error:
+                if isinstance(error, DeviceBrokenError | NoFirmwareError):
                     raise
                 self._trouble(error)
 
@@ -188,10 +188,10 @@ class BitstreamState(AbstractState, abc.ABC):
             self._finish(failed.id, failed.batch, None, f"given up after {ATTEMPTS} tries: {error}")
         if self._troubles >= TROUBLES:
             reason = f"{TROUBLES} tries in a row gave no result; the last: {error}"
-            self._give_up(reason)
             raise DeviceBrokenError(serial=self.serial, reason=reason)
 
-    def _give_up(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
+        """End what is left with the reason why."""
         while self._queue:
             left = self._queue.popleft()
             self._finish(left.id, left.batch, None, reason)

@@ -114,6 +114,9 @@ class AbstractState:
         """Try to recover from a malfunction, keeping the client's data."""
         self.logger.info("there is nothing to reboot in this state")
 
+    def give_up(self, reason: str) -> None:
+        """Called on the event loop when the device is lost, while its holder can still be told; must not wait."""
+
     def handleExit(self) -> Any:
         """Called once before another state takes over; let go of what you hold."""
 

@@ -63,11 +63,10 @@ async def _boot_loader(device: Device) -> Node:
 
 
 async def _write(device: Device, disk: Node, image: bytes) -> None:
-    try:
-        async with device.driver.drive(disk) as directory, asyncio.timeout(device.driver.timing.copy_s):
-            await asyncio.to_thread(_copy, directory, image)
-    finally:
-        device.forget(disk.path)
+    async with device.driver.drive(disk) as directory, asyncio.timeout(device.driver.timing.copy_s):
+        await asyncio.to_thread(_copy, directory, image)
+    # The board restarts now; whoever looks for its disk before the kernel says so must not find it.
+    device.forget(disk.path)
 
 
 def _copy(directory: Path, image: bytes) -> None:

@@ -238,6 +238,8 @@ class Machine:
         self.device.logger.log(30 if broken else 40, "%s", reason, exc_info=None if broken else error)
         if broken:
             self.device.health, self.device.reason = Health.BROKEN, reason
+        if state is not None:
+            state.give_up(reason)
         follow = self._lost(reason, error)
         await self._switch(None, follow)
 

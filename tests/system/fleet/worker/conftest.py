@@ -7,18 +7,21 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+import pytest_asyncio
 import socketio
 
 from fieldstation.core.security import hash_token
 from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.testing import ServerProcess, eventually
 
+QUICK = {"watchdog_s": 0.3, "answer_s": 1.0, "test_s": 2.0, "flash_s": 3.0, "replug_s": 1.5, "gone_s": 0.2}
+FAULTS = ("drop_byte", "hang", "garbage", "unplug", "wrong_firmware", "mute", "ignore_touch", "wrong_disk")
 A, B = "1111111111111111", "2222222222222222"
 
 
@@ -73,6 +76,8 @@ NAMESPACE = "/worker"
 
 class FakeControl:
     """`devices` is what the worker last reported; `told` is all that it said, in order."""
+
+    holder: type[Holder]
 
     def __init__(self, port: int = 0) -> None:
         self.devices: dict[str, dict[str, Any]] = {}
@@ -258,31 +263,68 @@ class Holder:
         return self.results(serial)
 
 
-@pytest.fixture
-def hold(worker: WorkerProcess) -> Callable[..., Holder]:
-    """`async with hold(token) as holder`: a client of the worker."""
-    return lambda *tokens, **more: Holder(worker.url, *tokens, **more)
+FakeControl.holder = Holder
 
 
-@pytest.fixture
-async def control() -> AsyncIterator[FakeControl]:
-    async with FakeControl() as fake:
-        yield fake
+class Fleet:
+    """A control and a worker that belong together; `hold(token)` makes a client of the worker."""
+
+    def __init__(self, control: FakeControl, worker: WorkerProcess) -> None:
+        self.control = control
+        self.worker = worker
+
+    def hold(self, *tokens: str, **more: Any) -> Holder:
+        return Holder(self.worker.url, *tokens, **more)
+
+    async def restart(self, *options: str) -> None:
+        """Start the killed worker again and wait until its boards are there."""
+        hellos = self.control.hellos
+        await self.worker.start(*options)
+        await eventually(lambda: self.control.hellos > hellos)
 
 
-@pytest.fixture
-def board_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings of the simulated driver, from `@pytest.mark.boards(...)`."""
-    marker = request.node.get_closest_marker("boards")
-    return dict(marker.kwargs) if marker is not None else {}
+@contextlib.asynccontextmanager
+async def running_fleet(folder: Path, **boards: Any) -> AsyncIterator[Fleet]:
+    async with FakeControl() as control:
+        worker = WorkerProcess(folder, control.url, **boards)
+        try:
+            await worker.start()
+            await control.available(A, B)
+            yield Fleet(control, worker)
+        finally:
+            if worker.server is not None:
+                await asyncio.to_thread(worker.server.stop)
+                print(worker.server.output)  # shown with a test that failed
 
 
-@pytest.fixture
-async def worker(control: FakeControl, tmp_path: Path, board_settings: dict[str, Any]) -> AsyncIterator[WorkerProcess]:
-    """The worker, with both boards available."""
-    process = WorkerProcess(tmp_path, control.url, **board_settings)
-    await process.start()
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    async with running_fleet(tmp_path_factory.mktemp("worker"), **QUICK) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fleet(shared: Fleet) -> AsyncIterator[Fleet]:
+    """A fleet that the module's tests share; afterwards every reservation is ended and both boards are as new."""
+    yield shared
+    control = shared.control
+    for lease in list(control.leases.values()):
+        await control.release(lease)
+    await shared.worker.tell_boards(cmd="habits", faults=dict.fromkeys(FAULTS, 0))
+    for serial in (A, B):
+        await shared.worker.tell_boards(cmd="plug", serial=serial)
     await control.available(A, B)
-    yield process
-    assert process.server is not None
-    await asyncio.to_thread(process.server.stop)
+    control.told.clear()
+
+
+@pytest.fixture
+def fleet_parts() -> tuple[type[FakeControl], type[WorkerProcess]]:
+    """The classes, for tests that put a fleet together in their own way."""
+    return FakeControl, WorkerProcess
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """A fleet for one test that kills or starves it."""
+    async with running_fleet(tmp_path, **QUICK) as fleet:
+        yield fleet

@@ -9,14 +9,14 @@ from fieldstation.fleet.sim import answer, samples
 from fieldstation.fleet.states.variance import fitness
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.timeout(30), pytest.mark.asyncio(loop_scope="module")]
 
 A, B = "1111111111111111", "2222222222222222"
 
 
-async def test_each_result_belongs_to_its_file_and_its_board(control, hold):
-    _, token = await control.assign(A, B)
-    async with hold(token) as holder:
+async def test_each_result_belongs_to_its_file_and_its_board(fleet):
+    _, token = await fleet.control.assign(A, B)
+    async with fleet.hold(token) as holder:
         await asyncio.gather(holder.until("initialized", A), holder.until("initialized", B))
         assert await holder.evaluate([A, B], 1, 2, 3) == {"ok": True, "refused": {}}
         for serial in (A, B):
@@ -25,9 +25,9 @@ async def test_each_result_belongs_to_its_file_and_its_board(control, hold):
         assert {item["batch_id"] for item in holder.of("results")} == {"b"}
 
 
-async def test_results_of_two_batches_do_not_mix(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_results_of_two_batches_do_not_mix(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.evaluate(A, 1, 2, batch="one")
         await holder.evaluate(A, 3, 4, batch="two")
         await holder.until_results(A, 4)
@@ -36,25 +36,25 @@ async def test_results_of_two_batches_do_not_mix(control, hold):
 
 
 @pytest.mark.parametrize("send_waveform", [False, True])
-async def test_variance_is_the_fitness_of_the_samples(control, hold, send_waveform):
-    _, token = await control.assign(A, kind="variance", send_waveform=send_waveform)
-    async with hold(token) as holder:
+async def test_variance_is_the_fitness_of_the_samples(fleet, send_waveform):
+    _, token = await fleet.control.assign(A, kind="variance", send_waveform=send_waveform)
+    async with fleet.hold(token) as holder:
         await holder.evaluate(A, 7)
         taken = samples(holder.bitstream(7), A)
         expected = [fitness(taken), taken] if send_waveform else fitness(taken)
         assert await holder.until_results(A, 1) == {"7": expected}
 
 
-async def test_requests_sent_before_the_device_is_ready_wait_for_it(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_requests_sent_before_the_device_is_ready_wait_for_it(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.evaluate(A, 1)
         await holder.until_results(A, 1)
 
 
-async def test_a_repeated_evaluation_is_answered_again_and_not_measured_again(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_a_repeated_evaluation_is_answered_again_and_not_measured_again(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.evaluate(A, 1)
         first = await holder.until_results(A, 1)
         seen = len(holder.of("results"))
@@ -63,12 +63,12 @@ async def test_a_repeated_evaluation_is_answered_again_and_not_measured_again(co
         assert holder.results(A) == first
 
 
-async def test_reboot_keeps_the_queue_and_says_initialized_again(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_reboot_keeps_the_queue_and_says_initialized_again(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.until("initialized", A)
         await holder.evaluate(A, *range(40))
-        assert await control.call("reboot", {"serial": A}) == {"ok": True}
+        assert await fleet.control.call("reboot", {"serial": A}) == {"ok": True}
         await holder.until_results(A, 40)
         await eventually(lambda: len(holder.of("initialized", A)) == 2)
 
@@ -76,9 +76,9 @@ async def test_reboot_keeps_the_queue_and_says_initialized_again(control, hold):
 # Published clients
 
 
-async def test_a_published_client_hears_initialized_late_and_again_until_it_asks_for_something(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token, ours=False) as holder:
+async def test_a_published_client_hears_initialized_late_and_again_until_it_asks_for_something(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token, ours=False) as holder:
         started = asyncio.get_running_loop().time()
         await eventually(lambda: len(holder.of("initialized")) >= 2)
         first, second = (at for at, _, item in holder.events if item["event"] == "initialized")
@@ -91,9 +91,9 @@ async def test_a_published_client_hears_initialized_late_and_again_until_it_asks
             await eventually(lambda: len(holder.of("initialized")) > 2, 1.5)
 
 
-async def test_long_polling_and_json_with_cp437_files_work(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token, ours=False, transports=("polling",)) as holder:
+async def test_long_polling_and_json_with_cp437_files_work(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token, ours=False, transports=("polling",)) as holder:
         assert holder.sio.transport() == "polling"
         await holder.until("initialized", A)
         text = holder.bitstream(9).decode("cp437")
@@ -102,9 +102,9 @@ async def test_long_polling_and_json_with_cp437_files_work(control, hold):
         assert await holder.until_results(A, 1) == {"9": str(answer(holder.bitstream(9), A))}
 
 
-async def test_polling_upgrades_to_websocket(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token, ours=False, transports=("polling", "websocket")) as holder:
+async def test_polling_upgrades_to_websocket(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token, ours=False, transports=("polling", "websocket")) as holder:
         await eventually(lambda: holder.sio.transport() == "websocket")
         await holder.evaluate(A, 1)
         await holder.until_results(A, 1)
@@ -113,36 +113,36 @@ async def test_polling_upgrades_to_websocket(control, hold):
 # Delivery
 
 
-async def test_a_holder_that_comes_back_gets_what_it_missed(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_a_holder_that_comes_back_gets_what_it_missed(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.until("initialized", A)
         await holder.evaluate(A, *range(30))
-    async with hold(token) as again:
+    async with fleet.hold(token) as again:
         seen = {**holder.results(A), **await again.until_results(A, 30 - len(holder.results(A)))}
         assert len(seen) == 30
 
 
-async def test_what_is_not_confirmed_is_sent_again(control, hold):
-    _, token = await control.assign(A)
-    async with hold(token) as deaf:
+async def test_what_is_not_confirmed_is_sent_again(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as deaf:
         deaf.deaf = True
         await deaf.evaluate(A, 1)
-        async with hold(token) as second:
+        async with fleet.hold(token) as second:
             # The worker sends to the newest socket; what the deaf one swallowed comes when that is gone.
             await deaf.sio.disconnect()
             await second.until_results(A, 1)
 
 
-async def test_results_finished_when_the_reservation_ends_are_delivered(control, hold):
-    lease, token = await control.assign(A)
-    async with hold(token) as holder:
+async def test_results_finished_when_the_reservation_ends_are_delivered(fleet):
+    lease, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
         await holder.until("initialized", A)
         await holder.evaluate(A, *range(20))
         await holder.until_results(A, 1)
-        await control.release(lease)
-        await control.available(A)
-    async with hold(token) as late:
+        await fleet.control.release(lease)
+        await fleet.control.available(A)
+    async with fleet.hold(token) as late:
         found = {**holder.results(A), **late.results(A)}
         for key, value in found.items():
             assert value == str(answer(holder.bitstream(int(key)), A))
