@@ -32,6 +32,7 @@ class FakeWorker:
         url: str = "http://127.0.0.1:9",
         kinds: tuple[str, ...] = ("pulsecount", "variance"),
         token: str | None = None,
+        devices: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         self.control_url = control
         self.name = name
@@ -39,6 +40,7 @@ class FakeWorker:
         self.kinds = kinds
         self.token = token
         self.devices: dict[str, dict[str, Any]] = {serial: self.device(serial) for serial in serials}
+        self.devices.update(devices or {})
         self.leases: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Any] = {}  # event -> what to answer instead; None: never answer
@@ -57,7 +59,19 @@ class FakeWorker:
         auth = {"worker": self.name, "token": self.token}
         await self.sio.connect(self.control_url, auth=auth, namespaces=["/worker"], transports=["websocket"])
         self.hello_answer = await self.hello()
+        await self.reunite()
         return self
+
+    async def reunite(self) -> None:
+        """Take control's word for which leases there are; what is in none of them is reset."""
+        listed = {lease["id"]: lease for lease in self.hello_answer.get("leases", ())}
+        held = {serial: fence for lease in listed.values() for serial, fence in lease["fences"].items()}
+        self.leases = listed
+        for serial, device in list(self.devices.items()):
+            if serial in held:
+                self.devices[serial] = {**device, "state": "reserved", "fence": held[serial]}
+            elif device["state"] == "reserved":
+                await self.report(serial, state="available")
 
     async def hello(self, **more: Any) -> dict[str, Any]:
         return await self.say(
