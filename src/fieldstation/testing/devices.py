@@ -9,23 +9,24 @@ from typing import Protocol
 
 import pytest
 
-from fieldstation.fleet.blocking.client import BaseClient
 from fieldstation.fleet.blocking.drivers import PulseCountClient, VarMaxClient
 from fieldstation.fleet.errors import UnknownKindError
 
-_CLIENTS: dict[str, type[PulseCountClient | VarMaxClient]] = {"pulsecount": PulseCountClient, "variance": VarMaxClient}
+Client = PulseCountClient | VarMaxClient
+
+_CLIENTS: dict[str, type[Client]] = {"pulsecount": PulseCountClient, "variance": VarMaxClient}
 
 
 class Reserve(Protocol):
     """What the fixture gives: call it for a client that holds devices."""
 
-    def __call__(self, amount: int = 1, kind: str = "pulsecount", *, wait_s: float = 60.0) -> BaseClient:
+    def __call__(self, amount: int = 1, kind: str = "pulsecount", *, wait_s: float = 60.0) -> Client:
         """Stand in the queue for at most `wait_s` seconds, then raise NotEnoughDevicesError with the reason."""
 
 
 @pytest.fixture
 def reserved_devices(request: pytest.FixtureRequest) -> Iterator[Reserve]:
-    """`client = reserved_devices(2)`: a blocking client that holds two devices until the end of the test.
+    """Gives a function: `client = reserved_devices(2)` is a blocking client that holds two devices during the test.
 
     The fleet is the one at FIELDSTATION_CONTROL (http://127.0.0.1:8080 by default); FIELDSTATION_TOKEN is used when
     it is set. Import the fixture into your conftest.py.
@@ -33,7 +34,7 @@ def reserved_devices(request: pytest.FixtureRequest) -> Iterator[Reserve]:
     url = os.environ.get("FIELDSTATION_CONTROL", "http://127.0.0.1:8080")
     with ExitStack() as stack:
 
-        def reserve(amount: int = 1, kind: str = "pulsecount", *, wait_s: float = 60.0) -> BaseClient:
+        def reserve(amount: int = 1, kind: str = "pulsecount", *, wait_s: float = 60.0) -> Client:
             if kind not in _CLIENTS:
                 raise UnknownKindError(kind=kind, known=", ".join(sorted(_CLIENTS)))
             name = f"pytest-{os.getpid()}-{request.node.name}"[:200]
