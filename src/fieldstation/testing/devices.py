@@ -26,9 +26,9 @@ class Reserve(Protocol):
 
 @pytest.fixture
 def reserved_devices(request: pytest.FixtureRequest) -> Iterator[Reserve]:
-    """Gives a function: `client = reserved_devices(2)` is a blocking client that holds two devices during the test.
+    """Gives a function that returns a blocking client which holds devices until the end of the test.
 
-    The fleet is the one at FIELDSTATION_CONTROL (http://127.0.0.1:8080 by default); FIELDSTATION_TOKEN is used when
+    `client = reserved_devices(2)` holds two. The fleet is the one at FIELDSTATION_CONTROL (http://127.0.0.1:8080 by default); FIELDSTATION_TOKEN is used when
     it is set. Import the fixture into your conftest.py.
     """
     url = os.environ.get("FIELDSTATION_CONTROL", "http://127.0.0.1:8080")
@@ -38,7 +38,8 @@ def reserved_devices(request: pytest.FixtureRequest) -> Iterator[Reserve]:
             if kind not in _CLIENTS:
                 raise UnknownKindError(kind=kind, known=", ".join(sorted(_CLIENTS)))
             name = f"pytest-{os.getpid()}-{request.node.name}"[:200]
-            client = stack.enter_context(_CLIENTS[kind](url, name))
+            client: Client = _CLIENTS[kind](url, name)
+            stack.enter_context(client)
             client.reserve(amount, wait_for_available=True, available_timeout=wait_s)
             return client
 
