@@ -28,8 +28,8 @@ class Reserve(Protocol):
 def reserved_devices(request: pytest.FixtureRequest) -> Iterator[Reserve]:
     """Gives a function that returns a blocking client which holds devices until the end of the test.
 
-    `client = reserved_devices(2)` holds two. The fleet is the one at FIELDSTATION_CONTROL (http://127.0.0.1:8080 by default); FIELDSTATION_TOKEN is used when
-    it is set. Import the fixture into your conftest.py.
+    `client = reserved_devices(2)` holds two. The fleet is the one at FIELDSTATION_CONTROL (http://127.0.0.1:8080 by
+    default); FIELDSTATION_TOKEN is used when it is set. Import the fixture into your conftest.py.
     """
     url = os.environ.get("FIELDSTATION_CONTROL", "http://127.0.0.1:8080")
     with ExitStack() as stack:
