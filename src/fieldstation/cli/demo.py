@@ -61,7 +61,7 @@ async def _experiment(url: str, files: list[Path]) -> list[Result]:
         held = await client.reserve(2, wait_s=60)
         click.echo(f"Reserved {', '.join(held)}; evaluating {len(files)} circuits on both.", err=True)
         results = await with_progress(client, "pulsecount", files, held, timeout_s=30)
-        show(results, as_json=False)
+        show(results, "pulsecount", as_json=False)
         ended = await client.end(held)
         click.echo(f"Ended the reservations of {', '.join(ended)}.", err=True)
     return results

@@ -29,4 +29,6 @@ __all__ = [
 ]
 
 # Not in __all__: a star import must not need the extra.
-__getattr__ = lazy_names(__name__, "fleet", {"serve": "fieldstation.testing.fleet"})
+__getattr__ = lazy_names(
+    __name__, "fleet", {"reserved_devices": "fieldstation.testing.devices", "serve": "fieldstation.testing.fleet"}
+)

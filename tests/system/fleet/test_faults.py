@@ -24,26 +24,28 @@ from fieldstation.testing import ServerProcess, free_port, wait_for
 pytestmark = pytest.mark.timeout(90)
 
 BOARDS = 4
+GRACE_S = 3.0
 BITSTREAM_BYTES = 104_090
 
 
 class Fleet:
     """A control and a worker with four boards, each on a port that it keeps over restarts."""
 
-    def __init__(self, folder: Path, *, measure_s: float = 0.01, **control: float) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.control_port, self.worker_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.control_port}"
-        self.env = {f"FIELDSTATION_FLEET_CONTROL_{key.upper()}": str(value) for key, value in control.items()}
+        self.settings: dict[str, float] = {"grace_s": GRACE_S}
         self.config = folder / "worker.toml"
-        self.config.write_text(f"[fleet.worker.settings.simulated]\nmeasure_s = {measure_s}\nboards = {BOARDS}\n")
+        self.config.write_text(f"[fleet.worker.settings.simulated]\nmeasure_s = 0.02\nboards = {BOARDS}\n")
         self.control = self.start_control()
         self.worker = self.start_worker()
 
     def start_control(self) -> ServerProcess:
         database = f"sqlite:///{self.folder / 'fleet.db'}"
         command = ["fieldstation", "fleet", "control", "--port", str(self.control_port), "--database", database]
-        self.control = ServerProcess(command, env=self.env, cwd=self.folder)
+        env = {f"FIELDSTATION_FLEET_CONTROL_{key.upper()}": str(value) for key, value in self.settings.items()}
+        self.control = ServerProcess(command, env=env, cwd=self.folder)
         self.control.wait_ready(40)
         return self.control
 
@@ -62,6 +64,14 @@ class Fleet:
         with urlopen(self.url + path, timeout=5) as answer:
             return json.load(answer)
 
+    def with_settings(self, **settings: float) -> None:
+        """Restart control when it does not have these settings."""
+        if self.settings != settings:
+            self.settings = settings
+            self.control.stop()
+            self.start_control()
+            self.all_free()
+
     def free(self) -> int:
         with suppress(OSError):
             return int(self.ask("/available")["amount"])
@@ -71,19 +81,19 @@ class Fleet:
         wait_for(lambda: self.free() == BOARDS, 40)
 
 
+@pytest.fixture(scope="module")
+def one_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    running = Fleet(tmp_path_factory.mktemp("fleet"))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Start a fleet with these settings of control."""
-    running: list[Fleet] = []
-
-    def start(**settings: float) -> Fleet:
-        running.append(Fleet(tmp_path, **settings))
-        running[0].all_free()
-        return running[0]
-
-    yield start
-    for one in running:
-        one.stop()
+def fleet(one_fleet: Fleet) -> Fleet:
+    """The fleet with all its boards free; a client that is gone loses its devices after GRACE_S."""
+    one_fleet.with_settings(grace_s=GRACE_S)
+    one_fleet.all_free()
+    return one_fleet
 
 
 @pytest.fixture
@@ -122,24 +132,21 @@ def values_agree(results: list[Result]) -> bool:
     return all(len(values) == 1 for values in seen.values())
 
 
-async def test_control_killed_and_restarted_loses_no_result_and_no_reservation(
-    fleet: Callable[..., Fleet], files: list[Path]
-) -> None:
-    running = fleet()
+async def test_control_killed_and_restarted_loses_no_result_and_no_reservation(fleet: Fleet, files: list[Path]) -> None:
 
     def strike() -> None:
-        running.control.kill()
-        running.start_control()
+        fleet.control.kill()
+        fleet.start_control()
 
-    async with FleetClient(running.url, "holder") as client:
+    async with FleetClient(fleet.url, "holder") as client:
         serials = await client.reserve(2)
-        before = running.ask("/api/fleet/reservations")
+        before = fleet.ask("/api/fleet/reservations")
         evaluations = [PulseCountEvaluation(serials, file) for file in files * 15]
         results = await evaluate(client, evaluations, 40, strike)
         assert delivered(results) == sent(evaluations)
         assert [result.reason for result in results if result.failed] == []
         assert values_agree(results)
-        after = running.ask("/api/fleet/reservations")
+        after = fleet.ask("/api/fleet/reservations")
         assert [(row["serial"], row["fence"], row["lease"]) for row in after] == [
             (row["serial"], row["fence"], row["lease"]) for row in before
         ]
@@ -147,57 +154,56 @@ async def test_control_killed_and_restarted_loses_no_result_and_no_reservation(
         again = await evaluate(client, [PulseCountEvaluation(serials, files[0])], 0, lambda: None)
         assert not any(result.failed for result in again)
         assert sorted(await client.end(serials)) == sorted(serials)
-    running.all_free()
+    fleet.all_free()
 
 
-async def test_control_killed_three_times_over_still_loses_nothing(
-    fleet: Callable[..., Fleet], files: list[Path]
-) -> None:
-    running = fleet(measure_s=0.03)
-    async with FleetClient(running.url, "holder") as client:
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_control_killed_three_times_over_still_loses_nothing(fleet: Fleet, files: list[Path]) -> None:
+    async with FleetClient(fleet.url, "holder") as client:
         serials = await client.reserve(4)
         evaluations = [PulseCountEvaluation(serials, file) for file in files * 10]
         results = []
         async for result in client.evaluate(evaluations):
             results.append(result)
             if len(results) in (50, 150, 250):
-                running.control.kill()
-                running.start_control()
+                fleet.control.kill()
+                fleet.start_control()
         assert delivered(results) == sent(evaluations)
         assert not [result.reason for result in results if result.failed]
 
 
 async def test_worker_killed_its_holders_are_told_and_every_evaluation_ends_once(
-    fleet: Callable[..., Fleet], files: list[Path]
+    fleet: Fleet, files: list[Path]
 ) -> None:
-    running = fleet(measure_s=0.03)
-    async with FleetClient(running.url, "holder") as client:
+    async with FleetClient(fleet.url, "holder") as client:
         told: list[Any] = []
         client.events.subscribe(lambda event: told.append((event.event, event.serial)))
         serials = await client.reserve(2)
         evaluations = [PulseCountEvaluation(serials, file) for file in files * 10]
-        results = await evaluate(client, evaluations, 20, running.worker.kill)
+        results = await evaluate(client, evaluations, 20, fleet.worker.kill)
         assert delivered(results) == sent(evaluations)
         assert 20 <= sum(not result.failed for result in results) < len(results)
         assert all(result.reason for result in results if result.failed)
         assert {serial for event, serial in told if event == "failure"} == set(serials)
         assert client.serials == []
-    assert running.free() == 0
-    assert {worker["state"] for worker in running.ask("/api/fleet/workers")} == {"dead"}
-    running.start_worker()
-    running.all_free()
+    assert fleet.free() == 0
+    assert {worker["state"] for worker in fleet.ask("/api/fleet/workers")} == {"dead"}
+    fleet.start_worker()
+    fleet.all_free()
 
 
 async def test_worker_killed_and_restarted_in_time_answers_every_evaluation_once(
-    fleet: Callable[..., Fleet], files: list[Path]
+    fleet: Fleet, files: list[Path]
 ) -> None:
-    running = fleet(dead_after_s=60, measure_s=0.03)
+    # Long enough for a restart on a busy machine; the killed worker is unreachable, and not dead yet.
+    fleet.with_settings(dead_after_s=60, return_s=60)
 
     def strike() -> None:
-        running.worker.kill()
-        running.start_worker()
+        fleet.worker.kill()
+        fleet.start_worker()
 
-    async with FleetClient(running.url, "holder") as client:
+    async with FleetClient(fleet.url, "holder") as client:
         serials = await client.reserve(2)
         evaluations = [PulseCountEvaluation(serials, file) for file in files * 10]
         results = await evaluate(client, evaluations, 20, strike)
@@ -222,21 +228,16 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def test_client_killed_its_lease_ends_within_the_grace_time(fleet: Callable[..., Fleet], files: list[Path]) -> None:
-    grace_s = 3.0
-    running = fleet(grace_s=grace_s, measure_s=0.03)
-    client = subprocess.Popen([sys.executable, "-c", CLIENT, running.url, *files], stdout=subprocess.PIPE, text=True)
+def test_client_killed_its_lease_ends_within_the_grace_time(fleet: Fleet, files: list[Path]) -> None:
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, fleet.url, *files], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
-    with client.stdout:
-        delivered_lines = [client.stdout.readline() for _ in range(20)]
-    assert all(delivered_lines)
-    assert len(running.ask("/api/fleet/reservations")) == 2
+    assert all(client.stdout.readline() for _ in range(20))
+    assert len(fleet.ask("/api/fleet/reservations")) == 2
     client.send_signal(signal.SIGKILL)
-    client.wait()
+    client.communicate()
     killed = time.monotonic()
-    wait_for(lambda: running.ask("/api/fleet/reservations") == [], 40)
+    wait_for(lambda: fleet.ask("/api/fleet/reservations") == [], 40)
     # Not at once: within the grace time it could have come back.
-    assert time.monotonic() - killed > grace_s / 2
-    running.all_free()
-    ended = [row for row in running.ask("/api/fleet/events") if "grace" in json.dumps(row)]
-    assert ended, running.ask("/api/fleet/events")
+    assert time.monotonic() - killed > GRACE_S / 2
+    fleet.all_free()
+    assert next(row["detail"] for row in fleet.ask("/api/fleet/events")) == "its holder has gone"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fieldstation.fleet.client.evaluation import Result
     from fieldstation.fleet.client.session import FleetClient
 
-COLUMNS = {"serial": "serial", "file": "file", "value": "value", "sent_s": "sent (s)", "took_s": "took (s)"}
+HEADINGS = {"pulsecount": "pulses", "variance": "variance"}
 KINDS = {"pulsecount": "PulseCountEvaluation", "variance": "VarMaxEvaluation"}
 
 
@@ -61,7 +61,7 @@ def evaluate(
             return await with_progress(client, kind, files, held, timeout_s=timeout_s)
 
     results = options.run(work())
-    show(results, as_json)
+    show(results, kind, as_json)
     if any(result.failed for result in results):
         sys.exit(1)
 
@@ -88,15 +88,17 @@ async def with_progress(
     return sorted(results, key=lambda result: (order[id(result.evaluation)], result.serial))
 
 
-def show(results: Sequence[Result], as_json: bool) -> None:
-    """Print a table (or JSON) of results; a failed one shows its reason."""
-    options.show([_row(result, as_json) for result in results], COLUMNS, as_json)
+def show(results: Sequence[Result], kind: str, as_json: bool) -> None:
+    """Print a table (or JSON) of results; a failed one shows its reason. Times are seconds since the start, and from
+    sending to answer."""
+    columns = {"serial": "serial", "file": "file", "value": HEADINGS[kind], "sent_s": "sent at", "took_s": "took"}
+    options.show([_row(result, as_json) for result in results], columns, as_json)
 
 
 def _row(result: Result, as_json: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "serial": result.serial,
-        "file": str(result.evaluation.filepath),
+        "file": str(result.evaluation.filepath) if as_json else result.evaluation.filepath.name,
         "value": None if result.failed else result.value,
         "sent_s": round(result.sent_s, 3),
         "took_s": round(result.took_s, 3),
@@ -105,4 +107,4 @@ def _row(result: Result, as_json: bool) -> dict[str, Any]:
         return {**row, "failed": result.failed, "reason": result.reason}
     if result.failed:
         row["value"] = f"failed: {result.reason}"
-    return row
+    return {**row, "sent_s": f"{result.sent_s:.3f} s", "took_s": f"{result.took_s:.3f} s"}

@@ -124,7 +124,8 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json:
     table = Table(*columns.values(), box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(text(row.get(key)) for key in columns))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    # In a pipe or a file nothing is cut off.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def text(value: Any) -> str:
