@@ -12,7 +12,7 @@ from typing import Any
 
 from fieldstation.core.errors import FieldstationError, MissingExtraError
 
-GROUPS = ("drivers", "sources", "procedures", "uplinks", "nodes", "approvers")
+GROUPS = ("drivers", "states", "sources", "procedures", "uplinks", "nodes", "approvers")
 
 
 class UnknownPluginError(FieldstationError):

@@ -90,12 +90,13 @@ class Worker:
             await asyncio.sleep(TICK_S)
             now = self._clock()
             for held in self.holdings.expired(now):
-                serials = list(held.fences)
-                self.release(held.id, serials, "expired")
+                fences = dict(held.fences)
+                self.release(held.id, list(fences), "its time is over")
                 if not self.connected:
                     # Control says so otherwise; without it the holder would never know.
-                    for serial in serials:
-                        self.delivery.post(held.id, serial, [{"event": "reservation end"}])
+                    for serial, fence in fences.items():
+                        item = {"event": "reservation end", "reason": "its time is over", "fence": fence}
+                        self.delivery.post(held.id, serial, [item])
             for held in self.holdings.bury(now):
                 self.delivery.forget(held.id)
             self.delivery.sweep()
@@ -372,7 +373,9 @@ class Worker:
     def _lost(self, hosted: Hosted, reason: str) -> None:
         lease_id, hosted.lease = hosted.lease, None
         if lease_id is not None:
-            self.delivery.post(lease_id, hosted.serial, [{"event": "failure", "reason": reason}])
+            held = self.holdings.get(lease_id)
+            fence = held.fences.get(hosted.serial, 0) if held is not None else 0
+            self.delivery.post(lease_id, hosted.serial, [{"event": "failure", "reason": reason, "fence": fence}])
             self.reports.publish(("failed", {"lease": lease_id, "serial": hosted.serial, "reason": reason}))
             self._end(lease_id, hosted.serial, reason)
 

@@ -30,9 +30,15 @@ class Machine:
     """
 
     def __init__(
-        self, device: Device, *, changed: Callable[[], None], lost: Callable[[str, BaseException], Factory]
+        self,
+        device: Device,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[str, BaseException], Factory],
+        stuck_s: float = STUCK_S,
     ) -> None:
         self.device = device
+        self._stuck_s = stuck_s
         self.state: AbstractState | None = None
         self._changed = changed
         self._lost = lost
@@ -147,14 +153,15 @@ class Machine:
         try:
             await asyncio.wait({call, pressed}, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
-                await asyncio.wait({call}, timeout=STUCK_S)
+                await asyncio.wait({call}, timeout=self._stuck_s)
         finally:
             pressed.cancel()
         if not call.done():
             # Python cannot end a thread. It is left behind; what it still does to the device is over soon, because
             # the next flash takes the port from under it.
             self._thread = _Thread(self.device.serial)
-            raise TimeoutError(f"{getattr(function, '__qualname__', function)} did not return within {STUCK_S:g} s")
+            name = getattr(function, "__qualname__", function)
+            raise TimeoutError(f"{name} did not return within {self._stuck_s:g} s")
         return call.result()
 
     async def _switch(self, old: AbstractState | None, factory: Factory, blocking: bool | None = None) -> None:
