@@ -41,6 +41,7 @@ class HttpServer:
         certificate: Path | None = None,
         key: Path | None = None,
         stopping: Callable[[], None] = lambda: None,
+        max_message: int = 100_000_000,
     ) -> None:
         self.stopping = stopping  # called first when it stops, so that long requests can be answered
         self.host = host
@@ -53,7 +54,7 @@ class HttpServer:
             access_log=False,
             lifespan="on",
             ws="websockets-sansio",
-            ws_max_size=100_000_000,
+            ws_max_size=max_message,
             ws_ping_interval=None,  # Socket.IO has pings of its own
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from urllib.parse import unquote
 
 import pytest
+
+from fieldstation.testing import chromium
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -106,3 +109,25 @@ async def test_answers_are_as_described(api, worker):
         assert set((await api.get(f"/api/fleet/{path}"))[1][0]) == shapes[shape]
     status, place = await api.post("/reserve", amount=4, name="x", kind="pulsecount", args={}, wait_s=0)
     assert (status, set(place)) == (202, shapes["PlaceInQueue"])
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.timeout(90)
+async def test_a_browser_can_press_the_buttons_and_asks_nobody_else(api, control, worker):
+    [row] = await api.reserve(1, name="bob")
+
+    def browse() -> tuple[str, list[str]]:
+        asked: list[str] = []
+        with chromium() as browser:
+            page = browser.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(control.url + "/")
+            page.click(f'button[aria-label="End {row["serial"]}"]')
+            note = page.inner_text(".note")
+            page.goto(control.url + "/docs")
+            page.click("summary")
+        return note, asked
+
+    note, asked = await asyncio.to_thread(browse)
+    assert note == f"The reservation of {row['serial']} has ended."
+    assert [url for url in asked if not url.startswith((control.url, "data:"))] == []

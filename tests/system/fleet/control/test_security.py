@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 
 import aiohttp
 import pytest
 import socketio
 
 from fieldstation.core.errors import InsecureBindError
-from fieldstation.core.security import Role
+from fieldstation.core.security import Role, client_tls
 from fieldstation.fleet.store import Store
 from fieldstation.testing import eventually
 
@@ -227,3 +228,33 @@ async def test_no_token_is_ever_shown(guarded, tokens, database, caplog):
     for secret in (row["lease"], *tokens.values()):
         assert secret not in seen
         assert secret not in caplog.text
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_with_a_certificate_all_of_it_is_https(start, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*request, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    control = await start(tls_certificate=certificate, tls_key=key)
+    assert control.url.startswith("https://")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls(ca=certificate))) as session:
+        async with session.get(control.url + "/available") as response:
+            assert await response.json() == {"amount": 0}
+        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=session)
+        await sio.connect(control.url, auth={"client_id": "x"}, transports=["websocket"])
+        await sio.disconnect()
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(control.url.replace("https:", "http:") + "/available")
