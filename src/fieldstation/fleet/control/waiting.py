@@ -104,6 +104,10 @@ class Queue:
         else:
             self._held.pop(key, None)
 
+    def holds(self, place: Waiting) -> int:
+        """Return how many requests wait at this place now."""
+        return self._held.get((place.want.holder, place.ticket), 0)
+
     def forget_unasked(self) -> None:
         """Drop places that nobody has asked for in a while."""
         now = time.monotonic()

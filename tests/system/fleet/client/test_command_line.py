@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fieldstation.cli.main import cli
-from fieldstation.testing import ServerProcess, reserved_devices, running, wait_for  # noqa: F401 - a fixture
+from fieldstation.testing import ServerProcess, reserved_devices, wait_for  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(90)
 
-BITSTREAM_BYTES = 104_090
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("fleet")
-    database = f"sqlite:///{folder / 'fleet.db'}"
-    worker = ("fieldstation", "fleet", "worker", "--name", "bench", "--port", "0", "--dir", folder / "worker")
-    with (
-        running("fieldstation", "fleet", "control", "--port", "0", "--database", database, deadline_s=40) as control,
-        running(*worker, "--control", control.url, "--simulate", "4", deadline_s=40),
-    ):
-        yield control
 
 
 @pytest.fixture
@@ -48,14 +34,6 @@ def run(servers: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run
     yield call
     call("end", "--all", "--name", "ann")
     wait_for(free, 40)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
-    paths = [tmp_path / f"circuit-{number}.bin" for number in range(3)]
-    for number, path in enumerate(paths):
-        path.write_bytes(random.Random(number).randbytes(BITSTREAM_BYTES))
-    return paths
 
 
 def output(result: Result) -> Any:
