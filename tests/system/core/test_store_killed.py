@@ -41,7 +41,7 @@ def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path):
     for _ in range(5):
         process = ServerProcess([sys.executable, script, path])
         enough = random.randint(1, 100)
-        wait_for(lambda enough=enough, process=process: process.output.count("\n") >= enough or process.process.poll())
+        wait_for(lambda enough=enough, process=process: process.output.count("\n") >= enough, 60)
         process.kill()
         lines = process.output.split("\n")[:-1]  # what follows the last line end may be half a line
         assert "Traceback" not in process.output
