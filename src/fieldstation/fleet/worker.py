@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -12,12 +11,11 @@ from typing import Any
 
 from fieldstation.core.events import Publisher
 from fieldstation.core.security import hash_token, new_token
-from fieldstation.fleet.delivery import Delivery, Session, watch
+from fieldstation.fleet.delivery import Delivery, Session, refusal, watch
 from fieldstation.fleet.driver import Driver
 from fieldstation.fleet.errors import (
     BadRequestError,
     DeviceBusyError,
-    FleetError,
     UnknownSerialError,
 )
 from fieldstation.fleet.holding import Held, Holdings
@@ -112,7 +110,7 @@ class Worker:
             "boot": self.boot,
             "kinds": self._all_kinds,
             "draining": self.draining,
-            "devices": [hosted.body(self._fence(hosted.serial)) for hosted in self.devices.all()],
+            "devices": [hosted.body(self.holdings.fence(hosted.serial)) for hosted in self.devices.all()],
             "leases": [held.id for held in self.holdings.active()],
         }
 
@@ -162,7 +160,9 @@ class Worker:
         hosted = self.devices.get(serial)
         if hosted is None:
             return "it is not plugged into this worker"
-        if fence < self._fence(serial) or (fence == self._fence(serial) and hosted.lease not in (held.id, None)):
+        if fence < self.holdings.fence(serial) or (
+            fence == self.holdings.fence(serial) and hosted.lease not in (held.id, None)
+        ):
             return "stale_fence"
         if held.kind not in hosted.kinds:
             return f"its driver {hosted.driver} does not offer the kind {held.kind}"
@@ -262,7 +262,7 @@ class Worker:
             client="local",
             kind=kind_name,
             args=dict(args),
-            fences={serial: self._fence(serial) + 1},
+            fences={serial: self.holdings.fence(serial) + 1},
             ends_at=self._clock() + LOCAL_LEASE_S,
         )
         watch(self._store.save(held, self._clock()))
@@ -335,7 +335,7 @@ class Worker:
     # --- what devices tell -------------------------------------------------------------------------------------
 
     def _changed(self, hosted: Hosted) -> None:
-        body = hosted.body(self._fence(hosted.serial))
+        body = hosted.body(self.holdings.fence(hosted.serial))
         news = tuple(map(str, body.values()))
         if news != hosted.reported:
             hosted.reported = news
@@ -381,9 +381,6 @@ class Worker:
 
     # --- small things ------------------------------------------------------------------------------------------
 
-    def _fence(self, serial: str) -> int:
-        return self.holdings.fences.get(serial, 0)
-
     def _hosted(self, serial: str) -> Hosted:
         hosted = self.devices.get(serial)
         if hosted is None:
@@ -395,19 +392,6 @@ class Worker:
         if held is None or held.ended_at is not None:
             raise BadRequestError(field="lease", problem=f"there is no lease {lease_id} here")
         return held
-
-
-def refusal(serial: str, error: Exception) -> str:
-    """Return the wire's message that a command for `serial` was refused."""
-    return json.dumps({"serial": serial, "contents": [{"event": "refused", **problem(error)}]})
-
-
-def problem(error: Exception) -> dict[str, Any]:
-    """Return `reason` (a code), `message` and, when one is to blame, `field`."""
-    fields = getattr(error, "fields", {})
-    code = fields.get("code") or (error.code if isinstance(error, FleetError) else "failed")
-    found = {"reason": code, "message": str(error) or type(error).__name__}
-    return {**found, "field": fields["field"]} if "field" in fields else found
 
 
 def _begin(hosted: Hosted, wanted: Kind, held: Held) -> None:

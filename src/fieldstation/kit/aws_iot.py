@@ -285,7 +285,7 @@ def connect_aws_iot(**settings: Any) -> bool:
 
 
 def disconnect_aws_iot() -> None:
-    """Leave."""
+    """Close the connection that `connect_aws_iot` opened; nothing happens when there is none."""
     if _default is not None:
         _default.disconnect()
 

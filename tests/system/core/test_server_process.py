@@ -8,7 +8,7 @@ import pytest
 
 from fieldstation.testing import ServerProcess, wait_for
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 SERVER = """
 import asyncio, sys, time

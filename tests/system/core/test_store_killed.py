@@ -8,7 +8,7 @@ import pytest
 
 from fieldstation.testing import ServerProcess, wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 WRITER = """
 import sys, threading
@@ -38,10 +38,10 @@ def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path):
     script, path = tmp_path / "writer.py", tmp_path / "a.db"
     script.write_text(WRITER)
     acknowledged = set()
-    for _ in range(8):
+    for _ in range(5):
         process = ServerProcess([sys.executable, script, path])
-        enough = random.randint(1, 200)
-        wait_for(lambda enough=enough, process=process: process.output.count("\n") >= enough or process.process.poll())
+        enough = random.randint(1, 100)
+        wait_for(lambda enough=enough, process=process: process.output.count("\n") >= enough, 60)
         process.kill()
         lines = process.output.split("\n")[:-1]  # what follows the last line end may be half a line
         assert "Traceback" not in process.output
@@ -51,7 +51,7 @@ def test_no_acknowledged_row_is_lost_when_the_writer_is_killed(tmp_path):
     (check,) = connection.execute("PRAGMA integrity_check").fetchone()
     connection.close()
     assert check == "ok"
-    assert len(acknowledged) >= 8
+    assert len(acknowledged) >= 5
     assert acknowledged <= stored
     # At most the one row that each thread had in flight is there without having been acknowledged.
-    assert len(stored - acknowledged) <= 8 * 4
+    assert len(stored - acknowledged) <= 5 * 4

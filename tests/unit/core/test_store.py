@@ -247,7 +247,7 @@ def test_closing_writes_what_waits_and_then_refuses(connection, path):
 
 def test_no_job_is_lost_between_submit_and_close(path):
     """Eight threads write while the store is closed: each job is either refused, or written and answered."""
-    for turn in range(6):
+    for turn in range(4):
         file = path.with_name(f"{turn}.db")
         connection = store.connect(file)
         store.migrate(connection, [FIRST], file)
@@ -256,7 +256,7 @@ def test_no_job_is_lost_between_submit_and_close(path):
         accepted: list[Future] = []
 
         def work(number, writer=writer, accepted=accepted):
-            for step in range(1000):
+            for step in range(200):
                 try:
                     accepted.append(writer.submit(insert(f"{number}-{step}")))
                 except StoreError:

@@ -14,8 +14,8 @@ from socketio import exceptions
 from fieldstation.core import log as logs
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.retry import Backoff
-from fieldstation.fleet.errors import BadRequestError, FleetError
-from fieldstation.fleet.worker import Report, Worker, problem
+from fieldstation.fleet.errors import BadRequestError, FleetError, problem
+from fieldstation.fleet.worker import Report, Worker
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from fieldstation.core.security import Principal, Role
-from fieldstation.fleet.delivery import Session
-from fieldstation.fleet.errors import BadRequestError, FleetError
+from fieldstation.fleet.delivery import Session, refusal
+from fieldstation.fleet.errors import BadRequestError, FleetError, problem
 from fieldstation.fleet.wire.guard import PRINCIPAL
 from fieldstation.fleet.wire.worker_requests import parse
-from fieldstation.fleet.worker import Worker, problem, refusal
+from fieldstation.fleet.worker import Worker
 
 log = logging.getLogger(__name__)
 
