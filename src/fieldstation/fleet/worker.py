@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +16,12 @@ from fieldstation.fleet.driver import Driver
 from fieldstation.fleet.errors import (
     BadRequestError,
     DeviceBusyError,
-    FleetError,
     UnknownSerialError,
 )
 from fieldstation.fleet.holding import Held, Holdings
 from fieldstation.fleet.hosted import Devices, Hooks, Hosted
 from fieldstation.fleet.model import DeviceState
+from fieldstation.fleet.refusals import refusal
 from fieldstation.fleet.states.device import Item
 from fieldstation.fleet.states.lifecycle import fresh
 from fieldstation.fleet.states.reservable import Kind, kind
@@ -184,7 +183,7 @@ class Worker:
                 continue
             if hosted.lease is not None and hosted.lease != held.id:
                 self._end(hosted.lease, serial, "somebody else has it by now")
-            _begin(hosted, wanted, held)
+            hosted.begin(wanted, held)
         self.holdings.add(held)
         for session in self._sessions:
             if held.token_hash in session.unknown:
@@ -330,7 +329,7 @@ class Worker:
 
     def refuse(self, session: Session, serial: str, error: Exception) -> None:
         """Tell a client that its command was not carried out."""
-        session.send(refusal(serial, error), _nothing)
+        session.send(refusal(serial, error), lambda: None)
 
     # --- what devices tell -------------------------------------------------------------------------------------
 
@@ -355,7 +354,7 @@ class Worker:
             hosted.lease = held.id
             self._lost(hosted, "the worker was restarted")
         else:
-            _begin(hosted, kind(held.kind), held)
+            hosted.begin(kind(held.kind), held)
 
     def _gone(self, hosted: Hosted) -> None:
         self.reports.publish(("gone", {"serial": hosted.serial}))
@@ -395,25 +394,3 @@ class Worker:
         if held is None or held.ended_at is not None:
             raise BadRequestError(field="lease", problem=f"there is no lease {lease_id} here")
         return held
-
-
-def refusal(serial: str, error: Exception) -> str:
-    """Return the wire's message that a command for `serial` was refused."""
-    return json.dumps({"serial": serial, "contents": [{"event": "refused", **problem(error)}]})
-
-
-def problem(error: Exception) -> dict[str, Any]:
-    """Return `reason` (a code), `message` and, when one is to blame, `field`."""
-    fields = getattr(error, "fields", {})
-    code = fields.get("code") or (error.code if isinstance(error, FleetError) else "failed")
-    found = {"reason": code, "message": str(error) or type(error).__name__}
-    return {**found, "field": fields["field"]} if "field" in fields else found
-
-
-def _begin(hosted: Hosted, wanted: Kind, held: Held) -> None:
-    hosted.lease = held.id
-    hosted.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
-
-
-def _nothing() -> None:
-    pass
