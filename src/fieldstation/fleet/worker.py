@@ -194,7 +194,7 @@ class Worker:
 
     def extend(self, lease_id: str, for_s: float) -> None:
         """Let a lease run for `for_s` seconds from now."""
-        held = self._active(lease_id)
+        held = self.holdings.running(lease_id)
         held.ends_at = self._clock() + float(for_s)
         watch(self._store.save(held, self._clock()))
 
@@ -386,12 +386,6 @@ class Worker:
         if hosted is None:
             raise UnknownSerialError(serials=serial)
         return hosted
-
-    def _active(self, lease_id: str) -> Held:
-        held = self.holdings.get(lease_id)
-        if held is None or held.ended_at is not None:
-            raise BadRequestError(field="lease", problem=f"there is no lease {lease_id} here")
-        return held
 
 
 def _begin(hosted: Hosted, wanted: Kind, held: Held) -> None:
