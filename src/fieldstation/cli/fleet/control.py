@@ -60,10 +60,12 @@ def migrate(database: str | None) -> None:
     `fleet control` does the same when it starts.
     """
     require("sqlalchemy", extra="fleet", feature="The fleet's database")
-    from fieldstation.fleet import compose
+    from fieldstation.core.config import load
+    from fieldstation.fleet.config import CONTROL_VARIABLES, ControlConfig
     from fieldstation.fleet.store import Store
 
-    config = compose.control_config(overrides={"database": database})
+    given = {"database": database}
+    config = load(ControlConfig, table="fleet.control", aliases=CONTROL_VARIABLES, overrides=given)
     store = Store(config.database)
     try:
         before, after = store.migrate()

@@ -206,6 +206,24 @@ async def test_a_deleted_device_of_a_dead_worker_leaves_no_row(api, worker):
     await eventually(lambda: is_state(api, "dead"))
     assert await api.get("/delete", serials=["A1", "A2"]) == (200, ["A1", "A2"])
     assert sorted(await api.states()) == ["A3", "A4"]
+    assert await state_of(api) == "dead"
+    await api.get("/delete", serials=["A3", "A4"])
+    assert (await api.get("/api/fleet/workers"))[1] == []  # nothing is left of it to look at
+
+
+async def test_a_forgotten_worker_may_come_back(start, workers, apis):
+    control = await start()
+    api = apis(control.url)
+    worker = await workers(control.url)
+    await worker.close()
+    await eventually(lambda: is_state(api, "dead"))
+    await api.get("/delete", serials=["A1", "A2", "A3", "A4"])
+    await control.stop()
+    control = await start()
+    api = apis(control.url)
+    assert (await api.get("/api/fleet/workers"))[1] == []
+    await workers(control.url)
+    assert await api.amount() == 4
 
 
 async def test_logs_of_workers_and_programs_are_written_one_line_each(api, worker, caplog):
