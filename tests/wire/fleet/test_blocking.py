@@ -249,6 +249,19 @@ def test_a_signal_ends_reservations_too(served: Any) -> None:
 
 
 @pytest.mark.timeout(30)
+def test_ctrl_c_in_the_middle_of_evaluating_ends_reservations_too(served: Any, bitstream: Path) -> None:
+    served.answer = lambda *_: None
+    process = script(served, f"for _ in client.evaluateBitstreams([{str(bitstream)!r}] * 100): pass")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reserved\n"
+    served.call(served.until(lambda: bool(served.requests)))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors
+    assert served.held == {}
+
+
+@pytest.mark.timeout(30)
 def test_an_end_called_from_a_signal_handler_works(served: Any) -> None:
     process = script(
         served,
