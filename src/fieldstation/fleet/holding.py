@@ -99,13 +99,6 @@ class Holdings:
         """Return the lease, also an ended one."""
         return self._leases.get(lease_id)
 
-    def running(self, lease_id: str) -> Held:
-        """Return a lease that has not ended; BadRequestError when there is none of that id."""
-        held = self.get(lease_id)
-        if held is None or held.ended_at is not None:
-            raise BadRequestError(field="lease", problem=f"there is no lease {lease_id} here")
-        return held
-
     def by_hash(self, token_hash: str) -> Held | None:
         """Return the lease whose token has this hash, also an ended one."""
         return self._by_hash.get(token_hash)
