@@ -26,6 +26,15 @@ SUPERVISED = "FIELDSTATION_STATION_SUPERVISED"  # set for procedures: the writer
 DEADLINE_S = 20.0
 
 
+_revision: int | None = None
+
+
+def made_under(revision: int) -> None:
+    """Mark all messages of this process with the revision of the config under which they are made."""
+    global _revision  # noqa: PLW0603 - a process runs under one config
+    _revision = revision
+
+
 class WriterLine:
     """A connection to the writer that mends itself. Threads may share it; a forked child makes its own."""
 
@@ -135,7 +144,7 @@ class MessagingAgent:
     def add_messages(self, message_bodies: Iterable[MessageBody]) -> None:
         """Store many messages in one commit: all or none of them."""
         now = time.time()
-        rows = [(self._new_id(), now, int(b.variant == "log"), b.model_dump_json()) for b in message_bodies]
+        rows = [(self._new_id(), now, int(b.variant == "log"), b.model_dump_json(), _revision) for b in message_bodies]
         if rows:
             self._line.ask(("add", rows))
             beat()

@@ -103,7 +103,8 @@ def _rescue(path: Path, problem: str, notes: list[str]) -> sqlite3.Connection:
     saved = list(_readable(aside))
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
-        "INSERT OR IGNORE INTO message (seq, id, timestamp, rank, owed, body) VALUES (?, ?, ?, ?, ?, ?)", saved
+        "INSERT OR IGNORE INTO message (seq, id, timestamp, rank, owed, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        saved,
     )
     # Nobody can say what of it was delivered: to send a message twice is better than never.
     connection.execute("INSERT INTO delivery (uplink, rank, seq) SELECT 1, rank, seq FROM message WHERE owed = 1")
@@ -124,9 +125,9 @@ def _readable(broken: Path) -> Iterator[tuple[object, ...]]:
         with contextlib.suppress(sqlite3.Error):
             connection = sqlite3.connect(broken)
             with contextlib.closing(connection):
-                query = f"SELECT seq, id, timestamp, rank, owed, body FROM message ORDER BY seq {order}"  # noqa: S608 - two words of ours
+                query = f"SELECT seq, id, timestamp, rank, owed, body, revision FROM message ORDER BY seq {order}"  # noqa: S608 - two words of ours
                 for row in connection.execute(query):
-                    if row[0] not in seen and all(isinstance(value, (int, float, str)) for value in row):
+                    if row[0] not in seen and all(isinstance(value, (int, float, str)) for value in row[:6]):
                         seen.add(row[0])
                         yield row
 

@@ -16,12 +16,14 @@ DOCUMENTED_UPLINK = "backend"
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """A message as its producer made it: a unique id, Unix seconds, 0 for readings or 1 for logs, and JSON."""
+    """A message as its producer made it: a unique id, Unix seconds, 0 for readings or 1 for logs, JSON, and the
+    revision of the config under which it was made."""
 
     id: str
     timestamp: float
     rank: int
     body: str
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class QueueRow:
     timestamp: float
     rank: int
     body: str
+    revision: int | None = None
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -96,8 +99,8 @@ class Store:
         self._next += len(new)
         owed = int(bool(self._active))
         self._many(
-            "INSERT INTO message (seq, id, timestamp, rank, owed, body) VALUES (?, ?, ?, ?, ?, ?)",
-            [(seq, r.id, r.timestamp, r.rank, owed, r.body) for seq, r in zip(numbers, new, strict=True)],
+            "INSERT INTO message (seq, id, timestamp, rank, owed, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(seq, r.id, r.timestamp, r.rank, owed, r.body, r.revision) for seq, r in zip(numbers, new, strict=True)],
         )
         self._many(
             "INSERT INTO delivery (uplink, rank, seq) VALUES (?, ?, ?)",
@@ -177,7 +180,7 @@ class Reader:
         for rank, seq in enumerate(after):
             if len(found) < count and number is not None:
                 rows = self._connection.execute(
-                    "SELECT m.seq, m.id, m.timestamp, m.rank, m.body FROM delivery d CROSS JOIN message m "
+                    "SELECT m.seq, m.id, m.timestamp, m.rank, m.body, m.revision FROM delivery d CROSS JOIN message m "
                     "ON m.seq = d.seq WHERE d.uplink = ? AND d.rank = ? AND d.seq > ? ORDER BY d.seq LIMIT ?",
                     (number, rank, seq, count - len(found)),
                 )
@@ -220,6 +223,11 @@ class Reader:
         """Return the time of the message stored last."""
         row = self._connection.execute("SELECT timestamp FROM message ORDER BY seq DESC LIMIT 1").fetchone()
         return row[0] if row else None
+
+    def stored_since(self, moment: float) -> int:
+        """Return how many messages have a time after `moment`."""
+        row = self._connection.execute("SELECT count(*) FROM message WHERE timestamp > ?", (moment,)).fetchone()
+        return int(row[0])
 
     def uplinks(self) -> list[str]:
         """Return the names of all uplinks that are or were in use."""

@@ -74,7 +74,8 @@ class Writer:
             # The supervisor holds the other end and never writes: an end of file is its death.
             self._selector.register(sys.stdin, selectors.EVENT_READ, "supervisor")
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            # systemd signals a whole group at once; who stores must outlive those who still have something to store.
+            signal.signal(number, signal.SIG_IGN if self._supervised else self._stop)
         while not self._stopping:
             self._round(listener)
         self._connection.close()
@@ -246,7 +247,7 @@ class Writer:
 def _rows(request: Any) -> list[NewRow]:
     if request[0] != "add":
         return []
-    return [NewRow(str(i), float(t), int(r), str(b)) for i, t, r, b in request[1]]
+    return [NewRow(str(i), float(t), int(k), str(b), r) for i, t, k, b, r in request[1]]
 
 
 def main(folder: Path, *, supervised: bool) -> int:

@@ -7,7 +7,8 @@ CREATE TABLE message (
     timestamp REAL NOT NULL,
     rank INTEGER NOT NULL,
     owed INTEGER NOT NULL,
-    body TEXT NOT NULL
+    body TEXT NOT NULL,
+    revision INTEGER -- of the config under which it was made
 );
 CREATE INDEX message_timestamp ON message (timestamp);
 

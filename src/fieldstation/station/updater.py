@@ -1,0 +1,3 @@
+"""The documented `Updater`. (To be filled.)"""
+
+from __future__ import annotations
