@@ -15,6 +15,7 @@ from fieldstation.core.errors import FieldstationError
 COMMANDS = {
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "plugins": ("fieldstation.cli.plugins:plugins", "List drivers and other plugins, and why one does not load."),
+    "station": ("fieldstation.cli.station:station", "Run a remote computer unattended, lose no reading."),
     "tokens": ("fieldstation.cli.tokens:tokens", "Create, list and revoke the tokens of users."),
 }
 

@@ -57,4 +57,4 @@ _NAMES = {
 }
 
 __getattr__ = lazy_names(__name__, "station", {name: _HERE + module for name, module in _NAMES.items()})
-__all__ = sorted(_NAMES)  # noqa: PLE0605 - the same table serves both
+__all__ = sorted(_NAMES)

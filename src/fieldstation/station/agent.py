@@ -31,7 +31,7 @@ _revision: int | None = None
 
 def made_under(revision: int) -> None:
     """Mark all messages of this process with the revision of the config under which they are made."""
-    global _revision  # noqa: PLW0603 - a process runs under one config
+    global _revision
     _revision = revision
 
 
@@ -149,9 +149,11 @@ class MessagingAgent:
             self._line.ask(("add", rows))
             beat()
 
-    def get_n_latest_messages(
-        self, n: int, excluded_message_ids: set[int] | list[int]
-    ) -> list[MessageQueueItem]:
+    def add_once(self, message_id: str, body: str, rank: int = 0) -> None:
+        """Store a message, given as JSON, under an id of the caller's; what is stored under that id stays as it is."""
+        self._line.ask(("add", [(message_id, time.time(), rank, body, _revision)]))
+
+    def get_n_latest_messages(self, n: int, excluded_message_ids: set[int] | list[int]) -> list[MessageQueueItem]:
         """Return up to `n` messages that are owed, the oldest first (as it always was, whatever the name says).
 
         Readings and config answers come before logs. `excluded_message_ids` are left out.

@@ -173,8 +173,12 @@ class HealthConfig(pydantic.BaseModel):
     """How a new config or version proves itself, and where the station tells how it is."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Loopback port of /health and /metrics; 0 takes any.")
-    config_window_seconds: float = Field(default=60, gt=0, le=86400, description="A new config is rolled back when the "
-                                         "broker is not reached within this time.")
+    config_window_seconds: float = Field(
+        default=60,
+        gt=0,
+        le=86400,
+        description="A new config is rolled back when the broker is not reached within this time.",
+    )
     version_window_seconds: float = Field(default=300, gt=0, le=86400, description="The same for a new version.")
     settle_seconds: float = Field(default=5, ge=0, le=3600, description="No procedure may die for so long.")
 

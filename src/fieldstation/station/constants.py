@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from fieldstation.station.place import current_place
+from fieldstation.station.place import Place, current_place
 from fieldstation.station.version import Version
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "EXCEPTION"]
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     STATE_FILE_LOCK: str
     SCRIPT_PATH: str
 
-_COMPUTED = {
+_COMPUTED: dict[str, Callable[[Place], object]] = {
     "PROJECT_DIR": lambda place: str(place.project_dir),
     "VERSION": lambda place: Version(place.version),
     "NAME": lambda place: place.name,

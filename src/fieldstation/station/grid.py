@@ -18,7 +18,7 @@ def get_time_to_next_datapoint(seconds_between_datapoints: int) -> float:
     Waking a little early (timers may) does not repeat a point, and after the clock was set the grid is entered anew:
     the wait is never longer than one interval.
     """
-    global _last  # noqa: PLW0603 - one grid a process: the documented function has no object to remember with
+    global _last
     beat()
     now, steady = time.time(), time.monotonic()
     wait = seconds_to_grid(now, seconds_between_datapoints)

@@ -1,4 +1,4 @@
-"""`/health` (JSON) and `/metrics` (Prometheus text) on a loopback port. Thirty lines of HTTP cost less than a server."""
+"""`/health` (JSON) and `/metrics` (Prometheus text) on a loopback port, without a web framework."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HealthServer:
             with contextlib.suppress(OSError), line:
                 line.settimeout(2.0)
                 request = line.recv(8192).decode("latin-1")
-                path = (request.split(" ") + ["", ""])[1].partition("?")[0]
+                path = [*request.split(" "), "", ""][1].partition("?")[0]
                 line.sendall(self._response(path))
 
     def _response(self, path: str) -> bytes:
@@ -59,7 +59,9 @@ class HealthServer:
         elif path == "/metrics":
             kind, status, body = "text/plain; version=0.0.4", "200 OK", metrics(self._snapshot())
         payload = body.encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
+        )
         return head.encode() + payload
 
 

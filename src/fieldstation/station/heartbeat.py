@@ -15,7 +15,7 @@ _EVERY_S = 0.2
 
 def attach(line: socket.socket | None) -> None:
     """Send beats and reports to the supervisor at the other end of `line` from now on."""
-    global _line  # noqa: PLW0603 - one supervisor a process
+    global _line
     _line = line
 
 
@@ -24,7 +24,7 @@ def beat(within_s: float | None = None) -> None:
 
     Storing a message, logging and asking for the next datapoint beat by themselves. Call this in long measurements.
     """
-    global _last_beat  # noqa: PLW0603
+    global _last_beat
     now = time.monotonic()
     if _line is None or (within_s is None and now - _last_beat < _EVERY_S):
         return
@@ -41,6 +41,8 @@ def _send(entry: dict[str, object]) -> None:
     if _line is None:
         return
     try:
-        _line.send(json.dumps({"pid": os.getpid(), **entry}).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        _line.send(
+            json.dumps({"pid": os.getpid(), **entry}).encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        )
     except OSError:
         return  # a supervisor that does not read is no reason to stop measuring

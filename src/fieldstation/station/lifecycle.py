@@ -42,7 +42,9 @@ class LifecycleManager:
         drain_s: float | None = None,
     ) -> None:
         parameters = [
-            p for p in inspect.signature(entrypoint).parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+            p
+            for p in inspect.signature(entrypoint).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
         ]
         if variant not in _PARAMETERS or len([p for p in parameters if p.default is p.empty]) != _PARAMETERS[variant]:
             raise ValueError(
@@ -78,7 +80,11 @@ class LifecycleManager:
             raise RuntimeError(f"{self.name} has been started already")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        environment = {**os.environ, SUPERVISED: os.environ.get(SUPERVISED, ""), STATION_DIR: str(current_place().project_dir)}
+        environment = {
+            **os.environ,
+            SUPERVISED: os.environ.get(SUPERVISED, ""),
+            STATION_DIR: str(current_place().project_dir),
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "fieldstation.station.child", str(theirs.fileno())],
             stdin=subprocess.PIPE,

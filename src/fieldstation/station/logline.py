@@ -35,7 +35,7 @@ def entry(now: float, origin: str, level: str, subject: str, details: Sequence[B
 
 
 def exception_blocks(error: BaseException, details: str | None) -> list[Block]:
-    """Return the blocks of an exception: `exception details` (what a failed command said, what we know), `traceback`."""
+    """Return the blocks of an exception: `exception details` (also what a failed command said) and `traceback`."""
     known = [details] if details else []
     if isinstance(error, subprocess.CalledProcessError):
         for name, output in (("stderr", error.stderr), ("stdout", error.stdout)):

@@ -29,6 +29,7 @@ from fieldstation.station.status import snapshot
 from fieldstation.station.store import DOCUMENTED_UPLINK
 from fieldstation.station.supervisor import Supervisor, WriterProcess, reap_orphans
 from fieldstation.station.systemd import Systemd
+from fieldstation.station.updater import Updater
 from fieldstation.station.updates.trial import Evidence
 
 _TICK_S = 0.1
@@ -102,6 +103,7 @@ class Station:
         if step == "reload":
             self._reload(changes)
         self._register_uplinks()
+        Updater(self._config).remove_old_venvs()
         self._logger.info(f"station {self._config.general.system_identifier} starts with the process id {os.getpid()}")
         self._agent.add_message(ConfigMessageBody(status="startup", config=self._config.to_foreign_config()))
         step = self._start(changes)
@@ -157,8 +159,8 @@ class Station:
             changes.give_up(str(error))
             self._config = self._project.load_config()
         made_under(self._config.general.config_revision)
-        changes.config_is(self._config)
         self._logger = Logger(self._config, "main", agent=self._agent)
+        changes.config_is(self._config, self._logger)
         self._register_uplinks()
 
     def _register_uplinks(self) -> None:

@@ -30,6 +30,7 @@ def snapshot(place: Place, config: Config, processes: list[dict[str, Any]], writ
             queue = {"depth": 0, "oldest_age_s": None, "parked": 0}
         queues[name] = {
             **queue,
+            "configured": name in config.all_uplinks(),
             "connected": bool(details.get("connected")),
             "delivered": details.get("delivered", 0),
             "last_delivery": details.get("last_delivery"),

@@ -69,7 +69,7 @@ def _adopt(connection: sqlite3.Connection, schema: str) -> None:
     connection.execute(
         "INSERT INTO message (seq, id, timestamp, rank, owed, body) "
         "SELECT row_number() OVER (ORDER BY timestamp, internal_id), 'adopted-' || internal_id || '-' || timestamp, "
-        "timestamp, message_body LIKE '{\"variant\":\"log\"%', 1, message_body FROM QUEUE"
+        'timestamp, message_body LIKE \'{"variant":"log"%\', 1, message_body FROM QUEUE'
     )
     connection.execute("INSERT INTO delivery (uplink, rank, seq) SELECT 1, rank, seq FROM message")
     connection.execute("DROP TABLE QUEUE")

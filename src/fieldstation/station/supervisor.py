@@ -151,7 +151,9 @@ class Supervisor:
         for charge in self.charges:
             limit, pid = charge.limits.memory_limit_mb, charge.manager.pid
             if limit is not None and pid is not None and (used := resident_mb(pid)) > limit:
-                self._logger.error(f"{charge.manager.name} uses {used:.0f} MB, more than {limit:g} MB, and is restarted")
+                self._logger.error(
+                    f"{charge.manager.name} uses {used:.0f} MB, more than {limit:g} MB, and is restarted"
+                )
                 charge.manager.kill()
 
     def end(self, *, drain: bool = True) -> None:

@@ -94,10 +94,8 @@ class SendLoop:
             sending: set[asyncio.Task[None]] = set()
             while not self._drained(self._fill(group, sending)):
                 self._wake.clear()
-                if not (self._teardown_at is None and self._uplink.connected):
-                    timeout_s = 0.25
-                else:
-                    timeout_s = LOOK_AGAIN_S
+                settled = self._teardown_at is None and self._uplink.connected
+                timeout_s = LOOK_AGAIN_S if settled else 0.25
                 try:
                     async with asyncio.timeout(timeout_s):
                         await self._wake.wait()

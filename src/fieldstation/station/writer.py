@@ -143,7 +143,7 @@ class Writer:
 
     def _answer(self, requests: list[tuple[Client, Any]]) -> None:
         started = time.monotonic()
-        answers = self._together(requests)
+        answers: list[Any] = self._together(requests)
         self._commit_s = 0.8 * self._commit_s + 0.2 * (time.monotonic() - started)
         for (client, _), answer in zip(requests, answers, strict=True):
             self._send(client, answer)
@@ -161,7 +161,8 @@ class Writer:
 
     def _together(self, requests: list[tuple[Client, Any]]) -> list[Any]:
         try:
-            return self._transaction(lambda: self._apply(requests))
+            answers: list[Any] = self._transaction(lambda: self._apply(requests))
+            return answers
         except (sqlite3.Error, ValueError, TypeError, KeyError, IndexError, StoreError):
             # One of them is at fault, or the disk is: each alone, so that the good ones are stored.
             return [self._alone(client, request) for client, request in requests]

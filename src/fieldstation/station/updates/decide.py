@@ -20,8 +20,13 @@ class Decision:
     foreign: ForeignConfig | None = None
 
 
-def decide(foreign: ForeignConfig, current: Config, version: str, answered: str | None) -> Decision:
-    """Decide by the documented rules; `answered` is what was said to the same config before."""
+def decide(
+    foreign: ForeignConfig, current: Config, version: str, answered: str | None, *, local_source: bool = False
+) -> Decision:
+    """Decide by the documented rules; `answered` is what was said to the same config before.
+
+    `local_source`: a person at the station named where this version comes from.
+    """
     data: dict[str, Any] = foreign.model_dump(mode="json")
     if answered in ("accepted", "rejected"):
         return Decision("ignore", f"it was {answered} before")
@@ -40,7 +45,7 @@ def decide(foreign: ForeignConfig, current: Config, version: str, answered: str 
     filled = ForeignConfig.model_validate(data)
     if same_version:
         return Decision("config", foreign=filled)
-    if current.updater is None:
+    if current.updater is None and not local_source:
         return Decision("reject", "this station never changes its version: its config has no section `updater`")
     return Decision("version", foreign=filled)
 

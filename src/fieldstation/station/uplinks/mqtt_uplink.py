@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fieldstation.core.retry import Backoff
-from fieldstation.kit.mqtt import Message, MqttClient, MqttPublishRefusedError, MqttSettings, MqttTimeoutError, tls_context
+from fieldstation.kit.mqtt import (
+    Message,
+    MqttClient,
+    MqttPublishRefusedError,
+    MqttSettings,
+    MqttTimeoutError,
+    tls_context,
+)
 from fieldstation.station.config import BackendConfig, Config, MQTTBrokerConfig
 from fieldstation.station.errors import PoisonMessageError, StationConfigError
 from fieldstation.station.place import current_place
@@ -111,7 +118,7 @@ class MqttUplink(ABC):
         except MqttTimeoutError:
             log.warning("the server did not take the request to %s", topic)
 
-    async def greet(self) -> None:
+    async def greet(self) -> None:  # noqa: B027 - most servers are not asked for anything
         """Do what is due after each connect."""
 
     @abstractmethod
