@@ -38,7 +38,7 @@ class ForeignConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="allow")
 
-    general: ForeignGeneralConfig
+    general: ForeignGeneralConfig = Field(description="The two settings every version has.")
 
     @staticmethod
     def load_from_string(c: str) -> ForeignConfig:
@@ -200,16 +200,16 @@ class Config(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    general: GeneralConfig
-    logging_verbosity: LoggingVerbosityConfig
+    general: GeneralConfig = Field(description="Which station this is and which config it runs.")
+    logging_verbosity: LoggingVerbosityConfig = Field(description="How much each channel shows.")
     updater: UpdaterConfig | None = Field(default=None, description="null: the version never changes.")
     backend: BackendConfig | None = Field(default=None, description="null: store only.")
     uplinks: dict[str, BackendConfig] = Field(default={}, description="More uplinks, each with a cursor of its own.")
     dummy_procedure: DummyProcedureConfig | None = Field(default=None, description="null: no random walk.")
     system_checks: SystemChecksConfig | None = Field(default=None, description="null: no checks.")
     supervision: dict[str, SupervisionConfig] = Field(default={}, description="By procedure name; `*` for all.")
-    retention: RetentionConfig = RetentionConfig()
-    health: HealthConfig = HealthConfig()
+    retention: RetentionConfig = Field(default=RetentionConfig(), description="What of the archive may go.")
+    health: HealthConfig = Field(default=HealthConfig(), description="Trials, /health and /metrics.")
 
     def dump(self) -> None:
         """Write it to `<root>/<version>/config/config.json` in one step; the running version's own goes in place."""

@@ -1,4 +1,4 @@
-"""For tests of stations: a real broker, a line that can be cut or slowed, and a station as its users run it."""
+"""For tests of stations: a line that can be cut or slowed, and a station as its users run it."""
 
 from __future__ import annotations
 
@@ -6,76 +6,18 @@ import contextlib
 import json
 import os
 import select
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fieldstation.core.errors import FieldstationError
-
-
-class MissingProgramError(FieldstationError):
-    """{program} is not installed here; install it with: {command}"""
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], what: str, deadline_s: float = 15.0) -> Any:
-    """Wait until `condition()` is true and return its value; AssertionError at the deadline."""
-    end = time.monotonic() + deadline_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {deadline_s} s for {what}"
-        time.sleep(0.02)
-    return value
-
-
-class Broker:
-    """mosquitto as a child process on a free loopback port; `kill` and `start` again keep port and folder."""
-
-    def __init__(self, folder: Path, settings: str = "allow_anonymous true\nmax_queued_messages 0") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"user root\nlistener {self.port} 127.0.0.1\n{settings}\n")
-        self._log = folder / "mosquitto.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Broker:
-        """Start it and wait until it answers."""
-        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if program is None:
-            raise MissingProgramError(program="mosquitto", command="apt-get install -y mosquitto")
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, "-c", str(self._config)], stdout=log, stderr=log, start_new_session=True
-            )
-        until(self._answers, "mosquitto")
-        return self
-
-    def kill(self) -> None:
-        """End it at once; sessions and retained messages are lost unless `settings` keep them."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        return False
+from fieldstation.testing.processes import ServerProcess
 
 
 class Line:
@@ -155,13 +97,13 @@ class Line:
 
 
 class StationProcess:
-    """A station in a folder, run as a child by its command line."""
+    """A station in a folder, run as a child by its command line. Its version is 1.0.0."""
 
     def __init__(self, folder: Path, config: dict[str, Any], procedures: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self._process: subprocess.Popen[str] | None = None
-        self.environment = {**os.environ, "HOME": str(folder.parent), "FIELDSTATION_STATION_DIR": str(folder)}
+        self.environment = {"HOME": str(folder.parent), "FIELDSTATION_STATION_DIR": str(folder)}
+        self._server: ServerProcess | None = None
         (folder / "config").mkdir(parents=True, exist_ok=True)
         table = "".join(f'{name} = "{target}"\n' for name, target in (procedures or {}).items())
         (folder / "pyproject.toml").write_text(
@@ -175,61 +117,37 @@ class StationProcess:
 
     def start(self) -> StationProcess:
         """Run it and wait until it says `ready`."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fieldstation", "station", "run"],
-            env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("ready "):
-                break
-        else:
-            raise AssertionError(f"the station ended with {self._process.wait()}")
-        # What it prints from now on must not fill the pipe.
-        threading.Thread(target=self._process.stdout.read, daemon=True).start()
+        command = ["fieldstation", "station", "run"]
+        self._server = ServerProcess(command, env=self.environment, cwd=self.folder)
+        self._server.wait_ready(30)
         return self
 
     @property
-    def pid(self) -> int:
-        """The supervisor's process id."""
-        assert self._process is not None
-        return self._process.pid
+    def server(self) -> ServerProcess:
+        """The supervisor: its process id, its output, ways to end it."""
+        assert self._server is not None
+        return self._server
 
-    def status(self) -> dict[str, Any]:
-        """Return what `station status --json` prints."""
-        result = self.command("status", "--json")
-        return dict(json.loads(result.stdout))
+    def snapshot(self) -> dict[str, Any]:
+        """Return what /health tells."""
+        try:
+            with urllib.request.urlopen(self.server.url + "/health", timeout=5) as response:  # noqa: S310 - loopback
+                return dict(json.load(response))
+        except urllib.error.HTTPError as error:  # 503 says that something is wrong; the body says what
+            return dict(json.load(error))
 
     def process(self, name: str) -> dict[str, Any]:
         """Return the status of one process."""
-        return next(dict(p) for p in self.status()["processes"] if p["name"] == name)
+        return next(dict(p) for p in self.snapshot()["processes"] if p["name"] == name)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `fieldstation station ...` in the station's folder."""
         return subprocess.run(
             [sys.executable, "-m", "fieldstation", "station", *arguments],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, **self.environment}, cwd=self.folder, capture_output=True, text=True, timeout=60,
+            check=False,
         )  # fmt: skip
 
-    def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the supervisor, or to everything it started."""
-        (os.killpg if group else os.kill)(self.pid, number)
-
-    def wait(self, timeout_s: float = 30.0) -> int:
-        """Wait for its end and return the exit code."""
-        assert self._process is not None
-        return self._process.wait(timeout_s)
-
-    def stop(self, timeout_s: float = 30.0) -> int:
+    def stop(self, deadline_s: float = 30.0) -> int:
         """End it as `systemctl stop` would, and return the exit code."""
-        if self._process is None or self._process.poll() is not None:
-            return self._process.returncode if self._process else 0
-        self.signal(signal.SIGTERM)
-        return self.wait(timeout_s)
-
-    def kill_all(self) -> None:
-        """End whatever is left of it."""
-        with contextlib.suppress(ProcessLookupError):
-            if self._process is not None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        return self.server.stop(deadline_s) if self._server is not None else 0
