@@ -15,7 +15,7 @@ from fieldstation.cli.station.place import (
     print_json,
 )
 from fieldstation.core.errors import FieldstationError
-from fieldstation.station.place import current_place
+from fieldstation.station.place import Place, current_place
 
 
 def told_by_the_station(place: Place) -> dict[str, Any] | None:

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 
-class NotRunningError(FieldstationError):
-    """The station in {path} is not running. Start it with `fieldstation station start`."""
-
-
 class StillRunningError(FieldstationError):
     """The station (process id {pid}) has not stopped within {timeout_s} s. It drains its queue; look at its logs."""
 
