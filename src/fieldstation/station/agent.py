@@ -212,7 +212,9 @@ def archive_rows(data_dir: Path, day: datetime.date) -> list[tuple[float, str]]:
     file = data_dir / "active-message-queue.sqlite3"
     stored: list[tuple[float, str]] = []
     if file.exists():
-        WriterLine(data_dir).ask(("ping",))  # a store of today's stations is adopted before it is read
+        # Whoever opens the store for writing adopts one of today's stations, so that there is something to read.
+        with contextlib.closing(WriterLine(data_dir)) as line:
+            line.ask(("ping",))
         reader = Reader(file)
         with contextlib.closing(reader):
             stored = list(reader.on_day(day))

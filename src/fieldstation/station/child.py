@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -22,6 +23,7 @@ from typing import Any
 from fieldstation.station import heartbeat
 
 _PR_SET_PDEATHSIG = 1
+PARAMETERS = {"procedure": 2, "backend": 3}
 _MAIN = "__main__"
 END_NOW = signal.SIGUSR1  # tells a backend to end without draining
 
@@ -41,6 +43,17 @@ def resolve(text: str) -> Any:
     for part in name.split("."):
         target = getattr(target, part)
     return target
+
+
+def check_signature(target: Any, name: str, variant: str) -> None:
+    """Raise ValueError unless `target` takes what a procedure or a backend is given."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [p for p in inspect.signature(target).parameters.values() if p.kind in kinds and p.default is p.empty]
+    if len(parameters) != PARAMETERS[variant]:
+        raise ValueError(
+            f"{name} is no {variant}: a procedure is run(config, logger), "
+            "a backend is run(config, logger, teardown_indicator)"
+        )
 
 
 def _die_with(parent: int, farewell: signal.Signals) -> None:
@@ -92,6 +105,7 @@ def main() -> None:
     logger = Logger(config, order["name"])
     try:
         entrypoint = resolve(order["entrypoint"])
+        check_signature(entrypoint, order["name"], order["variant"])
         heartbeat.report({"state": "running"})
         entrypoint(config, logger, teardown) if order["variant"] == "backend" else entrypoint(config, logger)
     except Exception as error:

@@ -35,7 +35,8 @@ def _days(data_dir: Path, day: str | None) -> list[datetime.date]:
             return [datetime.date.fromisoformat(day)]
         except ValueError as error:
             raise FieldstationError(f"--day: {day!r} is no date; the form is 2026-01-31.") from error
-    WriterLine(data_dir).ask(("ping",))
+    with contextlib.closing(WriterLine(data_dir)) as line:
+        line.ask(("ping",))
     reader = Reader(data_dir / "active-message-queue.sqlite3")
     with contextlib.closing(reader):
         found = set(reader.days())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fieldstation.station.agent import SUPERVISED
-from fieldstation.station.child import END_NOW, reference
+from fieldstation.station.child import END_NOW, PARAMETERS, check_signature, reference
 from fieldstation.station.config import Config
 from fieldstation.station.constants import SECONDS_BEYOND_DRAIN, SECONDS_PER_GRACEFUL_PROCEDURE_TEARDOWN
 from fieldstation.station.logger import Logger
@@ -25,32 +24,28 @@ from fieldstation.station.place import STATION_DIR, current_place
 
 ProcedureEntrypoint = Callable[[Any, Logger], None]
 BackendEntrypoint = Callable[[Any, Logger, threading.Event], None]
-_PARAMETERS = {"procedure": 2, "backend": 3}
 
 
 class LifecycleManager:
-    """One process. A procedure ends by SIGTERM and is killed after 30 s; a backend is told by its
-    `teardown_indicator` and is killed after its `max_drain_time` and 120 s more."""
+    """One process; code named as `module:function` is imported only there.
+
+    A procedure ends by SIGTERM and is killed after 30 s. A backend is told by its `teardown_indicator` and is killed
+    after its `max_drain_time` and 120 s more.
+    """
 
     def __init__(
         self,
         config: Config,
-        entrypoint: ProcedureEntrypoint | BackendEntrypoint,
+        entrypoint: ProcedureEntrypoint | BackendEntrypoint | str,
         procedure_name: str,
         variant: Literal["procedure", "backend"],
         *,
         drain_s: float | None = None,
     ) -> None:
-        parameters = [
-            p
-            for p in inspect.signature(entrypoint).parameters.values()
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
-        ]
-        if variant not in _PARAMETERS or len([p for p in parameters if p.default is p.empty]) != _PARAMETERS[variant]:
-            raise ValueError(
-                f"{procedure_name} is no {variant}: a procedure is run(config, logger), "
-                "a backend is run(config, logger, teardown_indicator)"
-            )
+        if variant not in PARAMETERS:
+            raise ValueError(f"a {variant!r} is neither a procedure nor a backend")
+        if not isinstance(entrypoint, str):
+            check_signature(entrypoint, procedure_name, variant)
         self.name = procedure_name
         self.variant = variant
         self.status: dict[str, Any] = {}
@@ -58,7 +53,7 @@ class LifecycleManager:
         self.last_beat = 0.0
         self.started = 0.0
         self._config = config
-        self._reference = reference(entrypoint)
+        self._reference = entrypoint if isinstance(entrypoint, str) else reference(entrypoint)
         self._drain_s = drain_s if drain_s is not None else config.backend.max_drain_time if config.backend else 0
         self._logger = Logger(config, "lifecycle-manager")
         self._process: subprocess.Popen[bytes] | None = None

@@ -182,6 +182,8 @@ class Station:
             return "switch" if step == "switch" else "none"
         self._since = self._calm_since = time.monotonic()
         self._deaths_seen = 0
+        # Started before we say so: who stops us now finds an uplink that drains.
+        self._supervisor.tend()
         return "none"
 
     def _managers(self) -> list[LifecycleManager]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
-from fieldstation.core import plugins
 from fieldstation.station.config import Config
 from fieldstation.station.errors import StationConfigError
 from fieldstation.station.place import Place, project_table
@@ -43,12 +42,13 @@ def open_project(place: Place) -> Project:
     return Project(config_class, {name: str(target or name) for name, target in procedures.items()})
 
 
-def entrypoint_of(name: str, target: str) -> Callable[..., None]:
-    """Return the function of a procedure."""
-    found = _import(target, f"procedures.{name}") if ":" in target else plugins.load("procedures", target)
-    if not callable(found):
-        raise _wrong(f"procedures.{name}", f"{target} is no function")
-    return found  # type: ignore[no-any-return]  # what a user's module holds
+def entrypoint_of(name: str, target: str) -> str:
+    """Return `module:function` of a procedure. It is not imported here: its faults are its own process's business."""
+    if ":" in target:
+        return target
+    for point in metadata.entry_points(group="fieldstation.procedures", name=target):
+        return point.value
+    raise _wrong(f"procedures.{name}", f"{target!r} is neither module:function nor the name of a procedure")
 
 
 def wanted_procedures(project: Project, config: Config) -> dict[str, str]:

@@ -128,6 +128,11 @@ class StationProcess:
         assert self._server is not None
         return self._server
 
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor has been started and has not ended."""
+        return self._server is not None and self._server.process.poll() is None
+
     def snapshot(self) -> dict[str, Any]:
         """Return what /health tells."""
         try:

@@ -172,9 +172,11 @@ def test_a_file_that_is_no_database_is_set_aside_and_told(path):
 def test_what_can_be_read_of_a_broken_store_is_saved_and_owed_again(path):
     connection = open_for_writing(path)
     store = Store(connection)
+    connection.execute("BEGIN")
     for start in range(0, 2000, 100):
         store.add([NewRow(f"id-{n}", 1.0, 0, "x" * 200) for n in range(start, start + 100)])
     store.done("backend", [(0, 1)])
+    connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     size = path.stat().st_size

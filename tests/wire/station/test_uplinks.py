@@ -1,4 +1,4 @@
-"""What the uplinks put on the wire, and what they take off it. Formats: the servers' documents, named in the modules."""
+"""What the uplinks put on the wire, and what they take off it; the formats are named in their modules."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_tenta_a_key_that_the_server_would_refuse_is_named():
 
 @pytest.mark.parametrize(
     "body", ["", "{", "[]", '{"variant":"data"}', '{"variant":"log"}', '{"variant":"data","data":{"t":NaN}}', "null"]
-)  # noqa: E501
+)
 def test_fault_09_a_row_that_nobody_understands_is_poison_and_no_crash(body):
     with pytest.raises(PoisonMessageError):
         thingsboard.telemetry(row(body))
