@@ -208,7 +208,8 @@ class Station:
         now = time.monotonic()
         charges = self._supervisor.charges
         deaths = sum(charge.deaths for charge in charges)
-        running = all(charge.manager.procedure_is_running() for charge in charges)
+        # Of a process that still imports its code nobody can say yet whether it runs.
+        running = all(c.manager.procedure_is_running() and c.manager.status.get("state") == "running" for c in charges)
         if deaths != self._deaths_seen or not running:
             self._deaths_seen, self._calm_since = deaths, now
         return Evidence(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from fieldstation.core.store import connect, migrate, numbered
 
 DOCUMENTED_UPLINK = "backend"
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """A message as its producer made it: a unique id, Unix seconds, 0 for readings or 1 for logs, JSON, and the
     revision of the config under which it was made."""
 
@@ -26,8 +25,7 @@ class NewRow:
     revision: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
+class QueueRow(NamedTuple):
     """A stored message that is owed to an uplink."""
 
     seq: int
@@ -95,18 +93,22 @@ class Store:
         marks = ",".join("?" * len(rows))
         known = {found[0] for found in self._run(f"SELECT id FROM message WHERE id IN ({marks})", [r.id for r in rows])}  # noqa: S608 - only question marks
         new = [row for row in rows if row.id not in known]
-        numbers = range(self._next, self._next + len(new))
-        self._next += len(new)
+        self.append(new)
+        return len(new)
+
+    def append(self, rows: Sequence[NewRow]) -> None:
+        """Append `rows` that are thought to be new; sqlite3.IntegrityError when an id is stored already."""
+        first = self._next
+        self._next += len(rows)
         owed = int(bool(self._active))
         self._many(
-            "INSERT INTO message (seq, id, timestamp, rank, owed, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(seq, r.id, r.timestamp, r.rank, owed, r.body, r.revision) for seq, r in zip(numbers, new, strict=True)],
+            "INSERT INTO message (seq, owed, id, timestamp, rank, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(seq, owed, *row) for seq, row in enumerate(rows, first)],
         )
         self._many(
             "INSERT INTO delivery (uplink, rank, seq) VALUES (?, ?, ?)",
-            [(u, r.rank, seq) for u in self._active for seq, r in zip(numbers, new, strict=True)],
+            [(u, row.rank, seq) for u in self._active for seq, row in enumerate(rows, first)],
         )
-        return len(new)
 
     def done(self, uplink: str, keys: Iterable[Sequence[int]]) -> None:
         """Forget deliveries (rank, seq) that were acknowledged."""

@@ -54,6 +54,7 @@ class Writer:
         self._commit_s = 0.001
         self._crowd = 1  # producers in the last round: so many are likely to come back at once
         self._days = DayFiles(folder / "messages")
+        self._to_file: list[tuple[float, str]] = []  # stored, and not yet in the file of the day
         self._open()
 
     def _open(self) -> None:
@@ -78,6 +79,7 @@ class Writer:
             signal.signal(number, signal.SIG_IGN if self._supervised else self._stop)
         while not self._stopping:
             self._round(listener)
+        self._write_files()
         self._connection.close()
 
     def _stop(self, *_: object) -> None:
@@ -96,18 +98,26 @@ class Writer:
 
     def _round(self, listener: socket.socket) -> None:
         requests: list[tuple[Client, Any]] = []
-        self._collect(listener, 1.0, requests)
+        # The files of the days follow when there is a moment's rest: nobody waits for them.
+        self._collect(listener, 0.02 if self._to_file else 1.0, requests)
         if requests and self._crowd > 1:
             # Producers that were served together come back together: a wait of a fraction of a commit saves a commit.
             deadline = time.monotonic() + min(MAX_WAIT_S, self._commit_s / 2)
             while len(requests) < self._crowd and (left := deadline - time.monotonic()) > 0:
                 self._collect(listener, left, requests)
+        if not requests or len(self._to_file) > 5000:
+            self._write_files()
         if requests:
             self._last_used = time.monotonic()
             self._crowd = len({id(client) for client, _ in requests})
             self._answer(requests)
         elif not self._supervised and not self._clients and time.monotonic() - self._last_used > IDLE_S:
             self._stopping = True
+
+    def _write_files(self) -> None:
+        if self._to_file:
+            self._days.append(self._to_file)
+            self._to_file = []
 
     def _collect(self, listener: socket.socket, timeout_s: float, requests: list[tuple[Client, Any]]) -> None:
         for key, _ in self._selector.select(timeout_s):
@@ -147,9 +157,7 @@ class Writer:
         self._commit_s = 0.8 * self._commit_s + 0.2 * (time.monotonic() - started)
         for (client, _), answer in zip(requests, answers, strict=True):
             self._send(client, answer)
-        added = [row for _, request in requests for row in _rows(request)]
-        if added:
-            self._days.append((row.timestamp, row.body) for row in added)
+        if any(request[0] == "add" for _, request in requests):
             for client in [c for c in self._clients if c.watching]:
                 self._send(client, ["new"])
 
@@ -168,11 +176,13 @@ class Writer:
             return [self._alone(client, request) for client, request in requests]
 
     def _apply(self, requests: list[tuple[Client, Any]]) -> list[Any]:
-        # Readings of many producers become one statement; everything else is done one by one.
-        if all(request[0] == "add" for _, request in requests):
-            self._store.add([row for _, request in requests for row in _rows(request)])
-            return [["ok", None]] * len(requests)
-        return [["ok", self._do(client, request)] for client, request in requests]
+        # Thought to be new; when one is not (a producer's second try), each request is done alone.
+        rows = [row for _, request in requests for row in _rows(request)]
+        self._store.append(rows)
+        self._to_file += [(row.timestamp, row.body) for row in rows]
+        return [
+            ["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests
+        ]
 
     def _alone(self, client: Client, request: Any) -> Any:
         try:
@@ -216,7 +226,10 @@ class Writer:
         verb, *given = request
         match verb:
             case "add":
-                return self._store.add(_rows(request))
+                rows = _rows(request)
+                if (new := self._store.add(rows)) == len(rows):
+                    self._to_file += [(row.timestamp, row.body) for row in rows]
+                return new
             case "done":
                 return self._store.done(*given)
             case "done_by_seq":
