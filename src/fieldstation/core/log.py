@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import re
 import sys
 import time
@@ -105,6 +104,8 @@ def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = Fals
     Fields are added with `context` or `log.info("...", extra={"fields": {...}})`. Calling it again replaces what an
     earlier call set up.
     """
+    import logging.handlers  # brings sockets and queues, for those who keep a log file
+
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigError(
             key="'level'", source="the logging settings", problem=f"{level!r} is not a level such as INFO"

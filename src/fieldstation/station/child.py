@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 from fieldstation.station import heartbeat
+from fieldstation.station.memory import give_back
 
 _PR_SET_PDEATHSIG = 1
 PARAMETERS = {"procedure": 2, "backend": 3}
@@ -106,6 +107,7 @@ def main() -> None:
     try:
         entrypoint = resolve(order["entrypoint"])
         check_signature(entrypoint, order["name"], order["variant"])
+        give_back()
         heartbeat.report({"state": "running"})
         entrypoint(config, logger, teardown) if order["variant"] == "backend" else entrypoint(config, logger)
     except Exception as error:

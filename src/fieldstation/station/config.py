@@ -24,10 +24,17 @@ T = TypeVar("T", bound=pydantic.BaseModel)
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 
 
+class Section(pydantic.BaseModel):
+    """One section of the config."""
+
+    # Only the whole config is ever validated: each section's own validator would cost every process its memory.
+    model_config = pydantic.ConfigDict(defer_build=True)
+
+
 class ForeignGeneralConfig(pydantic.BaseModel):
     """The two settings every version has; whatever else there is, is kept."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", defer_build=True)
 
     config_revision: int = Field(ge=-1, description="Grows with every config that is sent to the station.")
     software_version: Version = Field(description="The version of the software that this config is for.")
@@ -36,7 +43,7 @@ class ForeignGeneralConfig(pydantic.BaseModel):
 class ForeignConfig(pydantic.BaseModel):
     """A config for any version of the software: only the two settings every version has are looked at."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", defer_build=True)
 
     general: ForeignGeneralConfig = Field(description="The two settings every version has.")
 
@@ -51,7 +58,7 @@ class ForeignConfig(pydantic.BaseModel):
         _dump(self, current_place().root_dir / version / "config" / "config.json")
 
 
-class GeneralConfig(pydantic.BaseModel):
+class GeneralConfig(Section):
     """Which station this is and which config it runs."""
 
     config_revision: int = Field(ge=-1, description="Grows with every config that is sent to the station.")
@@ -59,7 +66,7 @@ class GeneralConfig(pydantic.BaseModel):
     system_identifier: Name = Field(description="The station's name at the server.")
 
 
-class LoggingVerbosityConfig(pydantic.BaseModel):
+class LoggingVerbosityConfig(Section):
     """The least important level each channel shows; null shows nothing."""
 
     file_archive: LogLevel | None = Field(description="For the log files.")
@@ -70,7 +77,7 @@ class LoggingVerbosityConfig(pydantic.BaseModel):
 class UpdaterConfig(pydantic.BaseModel):
     """Where other versions of the software come from."""
 
-    model_config = pydantic.ConfigDict(populate_by_name=True)
+    model_config = pydantic.ConfigDict(populate_by_name=True, defer_build=True)
 
     repository: str = Field(
         # Anchored, and only what a host name path may hold: these strings become parts of addresses.
@@ -96,7 +103,7 @@ class UpdaterConfig(pydantic.BaseModel):
     )
 
 
-class MQTTBrokerConfig(pydantic.BaseModel):
+class MQTTBrokerConfig(Section):
     """How to reach an MQTT broker."""
 
     host: Name = Field(description="Host name or address of the broker.")
@@ -110,7 +117,7 @@ class MQTTBrokerConfig(pydantic.BaseModel):
     key_file: str | None = Field(default=None, description="The key of this station's certificate.")
 
 
-class NATSConfig(pydantic.BaseModel):
+class NATSConfig(Section):
     """How to reach a NATS server with JetStream."""
 
     servers: list[Name] = Field(min_length=1, description="Addresses such as nats://host:4222; tls:// encrypts.")
@@ -126,7 +133,7 @@ class NATSConfig(pydantic.BaseModel):
     duplicate_window_s: int = Field(default=120, ge=1, le=86400, description="How long the stream remembers ids.")
 
 
-class BackendConfig(pydantic.BaseModel):
+class BackendConfig(Section):
     """One way to a server."""
 
     provider: str = Field(
@@ -151,7 +158,7 @@ class BackendConfig(pydantic.BaseModel):
         return self
 
 
-class SupervisionConfig(pydantic.BaseModel):
+class SupervisionConfig(Section):
     """When a procedure is started again."""
 
     watchdog_seconds: float | None = Field(
@@ -161,7 +168,7 @@ class SupervisionConfig(pydantic.BaseModel):
     restarts_per_hour: int = Field(default=60, ge=1, description="Beyond this a procedure rests for ten minutes.")
 
 
-class RetentionConfig(pydantic.BaseModel):
+class RetentionConfig(Section):
     """What of the archive may go. Messages that are still owed to an uplink never do."""
 
     max_age_days: float | None = Field(default=None, gt=0, description="Drop delivered messages that are older.")
@@ -169,7 +176,7 @@ class RetentionConfig(pydantic.BaseModel):
     log_days: int = Field(default=90, ge=1, description="Remove log files that are older.")
 
 
-class HealthConfig(pydantic.BaseModel):
+class HealthConfig(Section):
     """How a new config or version proves itself, and where the station tells how it is."""
 
     port: int = Field(default=0, ge=0, le=65535, description="Loopback port of /health and /metrics; 0 takes any.")
@@ -183,13 +190,13 @@ class HealthConfig(pydantic.BaseModel):
     settle_seconds: float = Field(default=5, ge=0, le=3600, description="No procedure may die for so long.")
 
 
-class DummyProcedureConfig(pydantic.BaseModel):
+class DummyProcedureConfig(Section):
     """The random walk."""
 
     seconds_between_datapoints: int = Field(ge=1, le=7200, description="One datapoint each so many seconds.")
 
 
-class SystemChecksConfig(pydantic.BaseModel):
+class SystemChecksConfig(Section):
     """The checks of the computer itself."""
 
     seconds_between_checks: int = Field(ge=1, le=7200, description="One check each so many seconds.")
@@ -198,7 +205,7 @@ class SystemChecksConfig(pydantic.BaseModel):
 class Config(pydantic.BaseModel):
     """The settings of this version of the software."""
 
-    model_config = pydantic.ConfigDict(extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", defer_build=True)
 
     general: GeneralConfig = Field(description="Which station this is and which config it runs.")
     logging_verbosity: LoggingVerbosityConfig = Field(description="How much each channel shows.")
@@ -208,8 +215,8 @@ class Config(pydantic.BaseModel):
     dummy_procedure: DummyProcedureConfig | None = Field(default=None, description="null: no random walk.")
     system_checks: SystemChecksConfig | None = Field(default=None, description="null: no checks.")
     supervision: dict[str, SupervisionConfig] = Field(default={}, description="By procedure name; `*` for all.")
-    retention: RetentionConfig = Field(default=RetentionConfig(), description="What of the archive may go.")
-    health: HealthConfig = Field(default=HealthConfig(), description="Trials, /health and /metrics.")
+    retention: RetentionConfig = Field(default_factory=RetentionConfig, description="What of the archive may go.")
+    health: HealthConfig = Field(default_factory=HealthConfig, description="Trials, /health and /metrics.")
 
     def dump(self) -> None:
         """Write it to `<root>/<version>/config/config.json` in one step; the running version's own goes in place."""

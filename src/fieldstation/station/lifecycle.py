@@ -76,6 +76,8 @@ class LifecycleManager:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         environment = {
+            # One arena: threads that mostly wait must not each keep freed memory for themselves.
+            "MALLOC_ARENA_MAX": "1",
             **os.environ,
             SUPERVISED: os.environ.get(SUPERVISED, ""),
             STATION_DIR: str(current_place().project_dir),

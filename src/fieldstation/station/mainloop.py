@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fieldstation.station import sending
 from fieldstation.station.agent import SUPERVISED, MessagingAgent, WriterLine, made_under
 from fieldstation.station.changes import Changes, Step
 from fieldstation.station.config import Config
@@ -22,6 +21,7 @@ from fieldstation.station.health import HealthServer
 from fieldstation.station.keeping import keep_house
 from fieldstation.station.lifecycle import LifecycleManager
 from fieldstation.station.logger import Logger
+from fieldstation.station.memory import give_back
 from fieldstation.station.messages import ConfigMessageBody
 from fieldstation.station.place import Place
 from fieldstation.station.project import Project, entrypoint_of, wanted_procedures
@@ -32,6 +32,7 @@ from fieldstation.station.systemd import Systemd
 from fieldstation.station.updater import Updater
 from fieldstation.station.updates.trial import Evidence
 
+_SENDING = "fieldstation.station.sending:run"  # imported over there: the supervisor does without asyncio
 _TICK_S = 0.1
 _HOUSE_EVERY_S = 3600.0
 
@@ -109,6 +110,7 @@ class Station:
         step = self._start(changes)
         print(f"ready {health.url}", flush=True)  # noqa: T201 - the line that says so on standard output
         self._systemd.say("READY=1")
+        give_back()
         try:
             while step != "switch" and not self._stopping.is_set():
                 step = self._pass(changes)
@@ -192,7 +194,7 @@ class Station:
             for name, target in wanted_procedures(self._project, self._config).items()
         ]
         backends = [
-            LifecycleManager(self._config, sending.run, name, "backend", drain_s=section.max_drain_time)
+            LifecycleManager(self._config, _SENDING, name, "backend", drain_s=section.max_drain_time)
             for name, section in self._config.all_uplinks().items()
         ]
         return procedures + backends

@@ -27,6 +27,10 @@ def clean(value: Any) -> Any:
 Text = Annotated[str, pydantic.BeforeValidator(clean)]
 
 
+# Built when first used: most processes only ever make readings and logs.
+_LATER = pydantic.ConfigDict(defer_build=True)
+
+
 class DataMessageBody(pydantic.BaseModel):
     """Readings by name. Not a number and infinity are refused: JSON has no word for them; leave the key out."""
 
@@ -48,6 +52,8 @@ class DataMessageBody(pydantic.BaseModel):
 class LogMessageBody(pydantic.BaseModel):
     """One log entry: its subject line and the detail blocks."""
 
+    model_config = _LATER
+
     variant: Literal["log"] = "log"
     level: LogLevel
     subject: Text
@@ -56,6 +62,8 @@ class LogMessageBody(pydantic.BaseModel):
 
 class ConfigMessageBody(pydantic.BaseModel):
     """What became of a config. Secrets in it are masked when the message is made."""
+
+    model_config = _LATER
 
     variant: Literal["config"] = "config"
     status: Literal["received", "accepted", "rejected", "startup"]
@@ -80,6 +88,8 @@ MessageBody = DataMessageBody | LogMessageBody | ConfigMessageBody
 
 class MessageArchiveItem(pydantic.BaseModel):
     """A message as it was stored; `timestamp` is in Unix seconds."""
+
+    model_config = _LATER
 
     timestamp: float
     message_body: Annotated[MessageBody, Field(discriminator="variant")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from fieldstation.station.config import Config
@@ -46,6 +45,8 @@ def entrypoint_of(name: str, target: str) -> str:
     """Return `module:function` of a procedure. It is not imported here: its faults are its own process's business."""
     if ":" in target:
         return target
+    from importlib import metadata  # heavy, and most procedures are named by module
+
     for point in metadata.entry_points(group="fieldstation.procedures", name=target):
         return point.value
     raise _wrong(f"procedures.{name}", f"{target!r} is neither module:function nor the name of a procedure")

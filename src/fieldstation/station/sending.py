@@ -11,6 +11,7 @@ from fieldstation.station import heartbeat
 from fieldstation.station.child import END_NOW
 from fieldstation.station.config import Config
 from fieldstation.station.logger import Logger
+from fieldstation.station.memory import give_back
 from fieldstation.station.outbox import Outbox
 from fieldstation.station.place import current_place
 from fieldstation.station.uplink import SendLoop, Uplink
@@ -58,6 +59,7 @@ def send_until_torn_down(
 
 async def _live(loop: SendLoop, teardown_indicator: threading.Event) -> None:
     main = asyncio.create_task(loop.run())
+    give_back()
     # To end without draining loses nothing: what is queued is on the disk, and the next process goes on with it.
     asyncio.get_running_loop().add_signal_handler(END_NOW, main.cancel)
     told: dict[str, object] = {}

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class SystemState(pydantic.BaseModel):
     """What the system checks found last. The load is in percent of all cores."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", defer_build=True)
 
     last_boot_time: datetime.datetime | None = None
     last_5_min_load: float | None = None
@@ -32,7 +32,7 @@ class SystemState(pydantic.BaseModel):
 class State(pydantic.BaseModel):
     """Shared values. Keys that this version does not know are kept, so that a roll-back finds them."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", defer_build=True)
 
     system: SystemState = SystemState()
     pending_configs: list[ForeignConfig] = []

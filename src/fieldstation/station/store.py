@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import sqlite3
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     connection = connect(path, timeout_s=30.0)
     old = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'QUEUE' COLLATE NOCASE").fetchone()
     fresh = connection.execute("PRAGMA user_version").fetchone()[0] == 0
-    steps = numbered(resources.files("fieldstation.station") / "sql")
+    steps = numbered(Path(__file__).parent / "sql")
     if old and fresh:
         connection.execute("BEGIN EXCLUSIVE")
         try:

@@ -13,11 +13,8 @@ from fieldstation.station.durable import write_file
 from fieldstation.station.errors import UpdateError
 from fieldstation.station.intake import hand_over
 from fieldstation.station.place import current_place
-from fieldstation.station.updates import environment
 from fieldstation.station.updates.pointer import point_to
 from fieldstation.station.updates.trial import TrialFile
-from fieldstation.station.updates.trust import carry_trust, fetch_release
-from fieldstation.station.updates.unpack import unpack
 from fieldstation.station.version import Version, is_version
 
 LOCAL_SOURCE = "update-source.json"
@@ -48,6 +45,10 @@ class Updater:
 
     def download_source_code(self, version: Version) -> None:
         """Fetch the version's release, check its signature, and unpack it to `<root>/<version>` in one step."""
+        # Only the process that prepares a version needs these; the supervisor is to stay small.
+        from fieldstation.station.updates.trust import carry_trust, fetch_release
+        from fieldstation.station.updates.unpack import unpack
+
         updater = local_source(self._place.data_dir, version) or self._config.updater
         if updater is None:
             raise UpdateError(problem="the config has no section `updater`")
@@ -65,10 +66,14 @@ class Updater:
 
     def install_dependencies(self, version: Version) -> None:
         """Build the version's `.venv` with uv; a `pdm.lock` is followed exactly, hashes included."""
+        from fieldstation.station.updates import environment
+
         environment.build(self._directory(version))
 
     def run_pytests(self, version: Version) -> None:
         """Run the version's tests marked `version_change`; UpdateError with their output when they fail."""
+        from fieldstation.station.updates import environment
+
         environment.run_tests(self._directory(version))
 
     def update_cli_pointer(self, version: Version) -> None:

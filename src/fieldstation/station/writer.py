@@ -23,6 +23,7 @@ from typing import Any
 from fieldstation.core.errors import StoreError
 from fieldstation.station import frames, rescue
 from fieldstation.station.archive import DayFiles
+from fieldstation.station.memory import give_back
 from fieldstation.station.store import NewRow, Store
 
 log = logging.getLogger(__name__)
@@ -180,9 +181,7 @@ class Writer:
         rows = [row for _, request in requests for row in _rows(request)]
         self._store.append(rows)
         self._to_file += [(row.timestamp, row.body) for row in rows]
-        return [
-            ["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests
-        ]
+        return [["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests]
 
     def _alone(self, client: Client, request: Any) -> Any:
         try:
@@ -278,6 +277,7 @@ def main(folder: Path, *, supervised: bool) -> int:
             if time.monotonic() >= deadline:
                 return 0
             time.sleep(0.02)
+    give_back()
     try:
         Writer(folder, supervised=supervised).serve()
     except (StoreError, sqlite3.Error, OSError) as error:

@@ -94,7 +94,7 @@ def config_for(port: int | None, *, provider: str = "thingsboard", **changes: An
         "general": {"config_revision": 1, "software_version": "1.0.0", "system_identifier": "roof"},
         "logging_verbosity": {"file_archive": "DEBUG", "console_prints": "INFO", "message_sending": "WARNING"},
         "backend": backend,
-        "health": {"settle_seconds": 0.5, "config_window_seconds": 6},
+        "health": {"settle_seconds": 0.5, "config_window_seconds": 12},
     } | changes
 
 

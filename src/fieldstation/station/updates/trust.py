@@ -16,7 +16,6 @@ from fieldstation.station.config import UpdaterConfig
 from fieldstation.station.errors import UnsafeReleaseError, UpdateError
 from fieldstation.station.place import Place
 from fieldstation.station.updates import sources
-from fieldstation.station.updates.fetch import DEADLINE_S, MAX_BYTES, download, stream
 from fieldstation.station.version import Version
 
 UNSIGNED = "FIELDSTATION_STATION_UNSIGNED_UPDATES"  # set to `allow` in config/.env, which no pushed config can change
@@ -24,6 +23,8 @@ UNSIGNED = "FIELDSTATION_STATION_UNSIGNED_UPDATES"  # set to `allow` in config/.
 
 def fetch_release(place: Place, updater: UpdaterConfig, version: Version, folder: Path) -> Path:
     """Download a release into `folder` and return its path, once it is proved to be what its makers signed."""
+    from fieldstation.station.updates.fetch import download
+
     root = place.project_dir / "config" / "trust" / "root.json"
     if root.is_file():
         return _signed(place, updater, version, folder, root)
@@ -38,6 +39,8 @@ def fetch_release(place: Place, updater: UpdaterConfig, version: Version, folder
 
 
 def _signed(place: Place, updater: UpdaterConfig, version: Version, folder: Path, root: Path) -> Path:
+    from fieldstation.station.updates.fetch import DEADLINE_S, MAX_BYTES, stream
+
     ngclient = require("tuf.ngclient", extra="station", feature="Checking signed releases")
     exceptions = require("tuf.api.exceptions", extra="station", feature="Checking signed releases")
     headers = sources.headers_of(updater)
