@@ -20,7 +20,7 @@ demo: venv ## everything simulated, on this machine; prints a report and ends
 	$(BIN)/fieldstation demo --once
 
 test: venv packages ## all tests but the long ones; installs the Debian packages they need when run as root
-	$(PYTEST) -n 2 --dist loadfile -m "not soak" --ignore=tests/interop tests
+	$(PYTEST) -n 2 --dist loadfile --timeout 60 -m "not soak" --ignore=tests/interop tests
 
 check: venv ## format, lint, types, imports, unit tests: the gate before a commit, under a minute
 	$(BIN)/ruff format --check .
@@ -39,7 +39,7 @@ soak: venv packages ## the tests that take minutes
 	$(PYTEST) -m soak tests
 
 docs: venv ## build the documentation into site-docs/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 reference: venv ## write docs/reference/generated anew: commands, settings, errors
 	$(BIN)/python tools/reference.py
@@ -50,8 +50,8 @@ protos: venv ## write the protobuf modules anew
 dist: venv ## build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-lock: $(UV) ## resolve the dependencies anew into constraints.txt, without any index address
-	$(UV) pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+lock: $(UV) ## resolve into constraints.txt, without any index address; LOCK=--upgrade takes newer versions
+	$(UV) pip compile -q $(LOCK) --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --all-extras --group dev --custom-compile-command "make lock" pyproject.toml -o constraints.txt
 	sed -n '/^uv==/,/# via/p' constraints.txt | sed '/# via/d' | sed '$$ s/ \\$$//' > tools/uv.txt
 

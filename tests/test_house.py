@@ -24,7 +24,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = set(PYPROJECT["project"]["optional-dependencies"])
 PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def run(*command, cwd=ROOT, **kwargs):
@@ -160,7 +160,8 @@ base = set({base!r}) | set(sys.stdlib_module_names) | {{"fieldstation"}}
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in base:
+        top = name.partition(".")[0]
+        if top not in base and not top.startswith("_sysconfigdata"):  # the standard library builds that name
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -228,10 +229,10 @@ print(json.dumps(answers))
 
 
 def test_every_extra_that_the_code_names_exists():
-    named = set()
-    for path in SOURCE.rglob("*.py"):
-        named |= set(re.findall(r"extra=\"([\w-]+)\"", path.read_text())) - {"forbid", "ignore", "allow"}  # pydantic's
+    calls = re.compile(r"(?:require|MissingExtraError)\([^()]*(?:\(\)[^()]*)*extra=\"([\w-]+)\"")
+    named = {extra for path in SOURCE.rglob("*.py") for extra in calls.findall(path.read_text())}
     named |= {lazy.extra for lazy in faces().values() if lazy.extra is not None}
+    assert named
     assert named <= EXTRAS
 
 
@@ -328,7 +329,10 @@ def test_no_file_grows_past_its_limit():
 
 def test_no_file_has_a_name_that_says_nothing():
     banned = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
-    assert [path for path in tracked() if path.suffix == ".py" and path.stem in banned] == []
+    # The document's own spelling of an import path; it only passes names on.
+    documented = {ROOT / "src/fieldstation/fleet/client/lib/utils.py"}
+    named = {path for path in tracked() if path.suffix == ".py" and path.stem in banned}
+    assert named - documented == set()
 
 
 def test_every_package_says_what_lives_there():

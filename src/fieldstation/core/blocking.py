@@ -27,7 +27,8 @@ class Portal:
         # After a fork the thread is gone, and its lock may be held by a thread that is gone too. The loop is kept:
         # to collect it would close descriptors that belong to the parent.
         self._parents = getattr(self, "_loop", None)
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that calls us may have interrupted the very thread that holds it.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -39,10 +40,11 @@ class Portal:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            loop = asyncio.new_event_loop()
             # A daemon, so that an interpreter whose user forgot to close something still ends.
-            self._thread = threading.Thread(target=_turn, args=(self._loop,), name="fieldstation-portal", daemon=True)
+            self._thread = threading.Thread(target=_turn, args=(loop,), name="fieldstation-portal", daemon=True)
             self._thread.start()
+            self._loop = loop
         return self._loop
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:

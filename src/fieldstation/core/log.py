@@ -13,11 +13,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fieldstation.core.errors import ConfigError
+
+# Libraries that tell each of their steps at INFO; they are heard at DEBUG, and their warnings always.
+_TALKATIVE = ("alembic", "httpx", "httpcore", "engineio", "socketio", "uvicorn.access")
+
+
+@dataclass(slots=True)
+class _Choice:
+    level: str = "INFO"
+    file: Path | None = None
+    as_json: bool = False
+
+
+_chosen = _Choice()
 
 _HANDLER_NAME = "fieldstation"  # the mark by which a second set-up finds what the first one added
 
@@ -98,14 +112,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = False) -> None:
+def setup(level: str | None = None, *, file: Path | None = None, as_json: bool | None = None) -> None:
     """Send all log records to stderr, and to `file` (rotated at 10 MB, five kept) when one is named.
 
     Fields are added with `context` or `log.info("...", extra={"fields": {...}})`. Calling it again replaces what an
-    earlier call set up.
+    earlier call set up; what is None stays as that call chose it (at first INFO, no file, text).
     """
     import logging.handlers  # brings sockets and queues, for those who keep a log file
 
+    level = level or _chosen.level
+    file = file or _chosen.file
+    as_json = _chosen.as_json if as_json is None else as_json
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigError(
             key="'level'", source="the logging settings", problem=f"{level!r} is not a level such as INFO"
@@ -127,4 +144,7 @@ def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = Fals
         handler.addFilter(_ContextFilter())
         handler.set_name(_HANDLER_NAME)
         root.addHandler(handler)
+    _chosen.level, _chosen.file, _chosen.as_json = level, file, as_json
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING)

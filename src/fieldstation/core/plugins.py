@@ -14,7 +14,7 @@ from fieldstation.core.errors import FieldstationError, MissingExtraError
 if TYPE_CHECKING:
     from importlib import metadata
 
-GROUPS = ("drivers", "sources", "procedures", "uplinks", "nodes", "approvers")
+GROUPS = ("drivers", "states", "sources", "procedures", "uplinks", "nodes", "approvers")
 
 
 class UnknownPluginError(FieldstationError):

@@ -79,9 +79,13 @@ async def _stop(service: Service, deadline: float) -> None:
     try:
         async with asyncio.timeout_at(deadline) as limit:
             await service.stop()
-    except Exception:
+    except (Exception, asyncio.CancelledError) as error:
+        # Early Python 3.11 (Debian 12 has it) tells of a timeout in a task that is being cancelled, as ours often is
+        # here, by CancelledError instead of TimeoutError.
         if limit.expired():
             log.error("%s did not stop in time and is left behind", service.name)
+        elif isinstance(error, asyncio.CancelledError):
+            raise
         else:
             log.exception("%s failed while stopping", service.name)
 
@@ -93,28 +97,33 @@ async def until_signalled(main: asyncio.Task[None], *, hard_end_s: float = STOP_
     """
     loop = asyncio.get_running_loop()
     signalled = False
-    # A thread, because what hangs may be the event loop itself.
-    hard_end = threading.Timer(hard_end_s, _end_process)
-    hard_end.daemon = True
+    asked, ended = threading.Event(), threading.Event()
 
-    def stop() -> None:
+    def watch() -> None:
+        asked.wait()
+        if not ended.wait(hard_end_s):
+            _end_process()
+
+    def stop(number: int, frame: object) -> None:
         nonlocal signalled
         if not signalled:
             signalled = True
-            hard_end.start()
-            main.cancel()
+            asked.set()
+            loop.call_soon_threadsafe(main.cancel)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    # A thread and plain signal handlers, because what hangs may be the event loop itself.
+    threading.Thread(target=watch, name="hard-end", daemon=True).start()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await main
         if not signalled and main.cancelled():
             raise asyncio.CancelledError
     finally:
-        hard_end.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        ended.set()
+        asked.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_process() -> None:
@@ -130,8 +139,9 @@ async def run(
 
     def ready() -> None:
         if ready_url is not None:
-            sys.stdout.write(f"ready {ready_url()}\n")
-            sys.stdout.flush()
+            with contextlib.suppress(BrokenPipeError):  # whoever started us may have stopped reading
+                sys.stdout.write(f"ready {ready_url()}\n")
+                sys.stdout.flush()
 
     main = asyncio.create_task(serve(services, ready=ready, stop_deadline_s=stop_deadline_s))
     await until_signalled(main, hard_end_s=stop_deadline_s + HARD_END_AFTER_S)

@@ -25,5 +25,5 @@ def control_asgi() -> Any:
     """Return control as an ASGI app whose life is its server's lifespan: `uvicorn --factory
     fieldstation.fleet.compose:control_asgi`. Settings come from the environment; `host` must be what uvicorn
     listens on, since it decides whether tokens are needed."""
-    setup(os.environ.get("FIELDSTATION_LOG", "INFO"))
+    setup(os.environ.get("FIELDSTATION_LOG_LEVEL", "INFO"))
     return ControlService(control_config()).as_asgi()

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 UV = Path(sys.executable).with_name("uv")
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 
 def run(*command, **kwargs):

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from fieldstation.cli.lazy import LazyGroup
 from fieldstation.cli.main import COMMANDS, cli, main
+from fieldstation.core import log
 from fieldstation.core.errors import ConfigError
 
 
@@ -50,6 +51,7 @@ def clean_root():
         root.removeHandler(handler)
         handler.close()
     root.setLevel(level)
+    log._chosen = log._Choice()
 
 
 def test_logging_is_set_from_options_or_the_environment(clean_root, tmp_path):

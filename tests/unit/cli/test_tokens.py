@@ -58,3 +58,31 @@ def test_bad_input_changes_nothing(path):
 def test_no_option_takes_a_token_from_the_command_line():
     for command in tokens.commands.values():
         assert not [name for option in command.params for name in option.opts if name in ("--token", "--password")]
+
+
+def test_tokens_in_the_controls_database(tmp_path):
+    address = f"sqlite:///{tmp_path / 'fleet.db'}"
+    token = run("create", "ann", "--role", "operator", "--database", address).stdout.strip()
+    from fieldstation.fleet.store import Store
+
+    store = Store(address)
+    store.open()
+    assert store.lookup(token) == Principal("ann", Role.OPERATOR)
+    store.close()
+    assert json.loads(run("list", "--json", "--database", address).stdout) == [{"user": "ann", "role": "operator"}]
+    assert "1 token of ann" in run("revoke", "ann", "--database", address).stdout
+
+
+def test_without_a_place_it_is_the_database_that_control_takes(tmp_path):
+    env = {"XDG_STATE_HOME": str(tmp_path), "FIELDSTATION_TOKENS": ""}
+    run("create", "ann", env=env)
+    assert run("list", env=env).stdout.split() == ["ann", "user"]
+    assert list(tmp_path.rglob("*.db"))
+
+
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path):
+    with pytest.raises(FieldstationError):
+        run("list", "--database", "mysql://somewhere/x")
+    (tmp_path / "file").touch()
+    with pytest.raises(FieldstationError):
+        run("list", "--database", f"sqlite:///{tmp_path / 'file' / 'fleet.db'}")

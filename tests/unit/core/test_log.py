@@ -19,6 +19,7 @@ def clean_root():
         root.removeHandler(handler)
         handler.close()
     root.setLevel(level)
+    log._chosen = log._Choice()
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,27 @@ def test_a_second_setup_replaces_the_first(capsys, tmp_path):
     assert "once" in (tmp_path / "logs" / "b.log").read_text()
 
 
+def test_talkative_libraries_are_heard_when_they_warn_or_at_debug(capsys):
+    for level, heard in [("INFO", ["warned"]), ("DEBUG", ["told", "warned"])]:
+        log.setup(level)
+        logging.getLogger("alembic.runtime").info("told")
+        logging.getLogger("alembic.runtime").warning("warned")
+        assert [line.split()[-1] for line in text_of(capsys).splitlines()] == heard
+
+
 def test_wrong_settings_are_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="'LOUD' is not a level"):
         log.setup("LOUD")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"log file .* cannot be written"):
         log.setup(file=tmp_path / "file" / "x.log")
+
+
+def test_a_later_setup_leaves_what_it_does_not_name(capsys, tmp_path):
+    log.setup("DEBUG", file=tmp_path / "a.log", as_json=True)
+    log.setup()
+    log.setup("WARNING")
+    logging.getLogger("x").info("quiet")
+    logging.getLogger("x").warning("loud")
+    assert json.loads(text_of(capsys))["message"] == "loud"
+    assert json.loads((tmp_path / "a.log").read_text())["message"] == "loud"

@@ -81,6 +81,19 @@ async def test_a_service_that_does_not_stop_is_left_behind_and_the_others_still_
     assert "stuck did not stop in time" in caplog.text
 
 
+async def test_the_same_holds_after_a_signal(caplog):
+    book = []
+
+    async def work():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await forever()
+
+    services = [Recorder("good", book), Recorder("stuck", book, run=work, stop=forever)]
+    await service.run(services, stop_deadline_s=0.0)
+    assert book[-2:] == ["stop stuck", "stop good"]
+    assert "stuck did not stop in time" in caplog.text
+
+
 async def test_a_service_that_fails_while_stopping_does_not_stop_the_stopping(caplog):
     book = []
     await service.serve([Recorder("good", book), Recorder("bad", book, stop=TimeoutError("its own"))])

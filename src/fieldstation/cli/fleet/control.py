@@ -25,9 +25,9 @@ _DATABASE = "sqlite:///FILE, postgresql://..., or libpq words (host=... dbname=.
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key.")
 @click.option("--require-tokens", is_flag=True, default=None, help="Ask for a token on loopback too.")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on any address without tokens.")
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
-@click.option("--log-json", is_flag=True, help="One JSON object a line.")
-def control(file: Path | None, log_level: str, log_json: bool, **options: Any) -> None:
+@click.option("--log-level", help="debug, info, warning or error; as after `fieldstation` itself.")
+@click.option("--log-json", is_flag=True, default=None, help="One JSON object a line.")
+def control(file: Path | None, log_level: str | None, log_json: bool | None, **options: Any) -> None:
     """Run the control server: it knows the devices of all workers and who has reserved them.
 
     Prints `ready URL` when it accepts work. Stops on SIGTERM and Ctrl-C; reservations live on and are there again

@@ -41,7 +41,7 @@ class Control:
         self.background = Background()
         self.record = Record(store)
         self.index = self.record.index
-        self.queue = Queue(self.index, config.queue_limit)
+        self.queue = Queue(self.index, config.queue_limit, self._changed)
         self.leases = Leases(
             self.record,
             call,

@@ -171,12 +171,16 @@ class Leases:
             entry = Entry("end", ",".join(everything), who.user, who.client, reason)
             await self.record.commit(lambda connection: ledger.end(connection, everything, over, reason), [entry])
             holdings = [(self.index.holdings[lease], group) for lease, group in ended.items()]
+            fences = {serial: holding.lease.fences[serial] for holding, group in holdings for serial in group}
             for holding, group in holdings:
                 self.index.remove(holding, group)
             self.record.changed_devices(everything)
         for holding, group in holdings:
             for serial in group if tell else ():
-                self.publisher.publish(say.told(holding.lease.holder, serial, *({"event": item} for item in tell)))
+                # The fence tells a holder that has the device again whether this word is about its lease of now.
+                about = {"reason": reason, "fence": fences[serial]}
+                items = ({"event": item, **about} for item in tell)
+                self.publisher.publish(say.told(holding.lease.holder, serial, *items))
             if release:
                 argument = {"lease": holding.lease.id, "serials": group, "reason": reason}
                 self._inform(holding.lease.worker, "release", argument)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,6 +42,8 @@ async def refuses(url: str) -> bool:
     except (OSError, TimeoutError, ValueError):
         return False
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
     return False
 
 
@@ -95,7 +98,8 @@ class Lines:
         """A worker is there, with all it has. The answer holds all leases that control knows on it."""
         authorize(principal, Role.OPERATOR, "serving as a worker")
         before, line = self.index.workers.get(worker.name), self.open.get(worker.name)
-        if line is not None and line.connection != connection and before is not None and before.url != worker.url:
+        other = line is not None and line.connection != connection
+        if other and before is not None and before.url != worker.url and before.state is WorkerState.ONLINE:
             raise NameTakenError(name=worker.name, url=before.url)
         now = time.monotonic()
         self.open[worker.name] = Line(connection, now)

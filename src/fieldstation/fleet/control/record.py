@@ -104,14 +104,23 @@ class Record:
             ledger.write_audit(connection, entries)
             return result
 
-        try:
-            return await self.store.transact(together)
-        except BaseException:
+        def put_back() -> None:
             self._devices |= serials
             self._workers = {**workers, **self._workers}
             self._sockets |= sockets
             self._audit = earlier + self._audit
             self._dirty.set()
+
+        writing = asyncio.ensure_future(self.store.transact(together))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # a transaction that has begun ends one way or the other
+            if writing.exception() is not None:
+                put_back()
+            raise
+        except Exception:
+            put_back()
             raise
 
     async def keep_flushed(self) -> None:

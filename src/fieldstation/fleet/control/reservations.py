@@ -82,6 +82,8 @@ class Reservations:
                     return rows
                 if not self.queue.stands(place):  # another request with this ticket was served
                     return self._again(want.holder, place.ticket) or self.queue.describe(place)
+                if self.queue.closed:
+                    return self.queue.describe(place)
                 try:
                     async with asyncio.timeout(deadline - time.monotonic()):
                         await turn.wait()
@@ -92,7 +94,13 @@ class Reservations:
 
     async def _try(self, place: Waiting, args: Mapping[str, Any], gone: Gone) -> list[Row] | None:
         want, ticket = place.want, place.ticket
-        if place.order not in self.queue.plan().grants or await gone():
+        if place.order not in self.queue.plan().grants:
+            return None
+        if await gone():
+            # Nobody is there to take the devices: the next in the queue gets them, not a place that may never be
+            # asked for again. Unless the same ticket is already back with another request.
+            if self.queue.holds(place) == 1:
+                self.queue.leave(place)
             return None
         async with self.record.lock:
             serials = self.queue.plan().grants.get(place.order)

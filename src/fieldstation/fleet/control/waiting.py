@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fieldstation.fleet.control.index import Index
@@ -30,9 +31,11 @@ class Place:
 class Queue:
     """Places in the queue, and the plan that comes of them. Plans are made once per change."""
 
-    def __init__(self, index: Index, limit: int) -> None:
+    def __init__(self, index: Index, limit: int, announce: Callable[[], None]) -> None:
+        self._announce = announce  # what is kept for the queue is not free for others: the amount changes with it
         self.index = index
         self.limit = limit
+        self.closed = False
         self._places: dict[tuple[Holder, str], Waiting] = {}
         self._asked: dict[tuple[Holder, str], float] = {}
         self._held: dict[tuple[Holder, str], int] = {}
@@ -46,6 +49,11 @@ class Queue:
         self._plan = None
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
+
+    def close(self) -> None:
+        """The server stops: send those who wait away with their tickets."""
+        self.closed = True
+        self.changed()
 
     @property
     def turn(self) -> asyncio.Event:
@@ -75,7 +83,7 @@ class Queue:
                 raise DeviceBusyError(serials="asked for", reason="the queue is full")
             place = Waiting(key[1], want, time.monotonic(), next(self._orders))
             self._places[key] = place
-            self.changed()
+            self._announce()
         self._asked[key] = time.monotonic()
         return place
 
@@ -84,7 +92,7 @@ class Queue:
         key = (place.want.holder, place.ticket)
         self._asked.pop(key, None)
         if self._places.pop(key, None) is not None:
-            self.changed()
+            self._announce()
 
     def hold(self, place: Waiting, by: int) -> None:
         """Note that a request is (1) or is no longer (-1) waiting at this place."""
@@ -95,6 +103,10 @@ class Queue:
             self._held[key] = count
         else:
             self._held.pop(key, None)
+
+    def holds(self, place: Waiting) -> int:
+        """Return how many requests wait at this place now."""
+        return self._held.get((place.want.holder, place.ticket), 0)
 
     def forget_unasked(self) -> None:
         """Drop places that nobody has asked for in a while."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL
@@ -16,11 +15,12 @@ POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A database: what to hand to SQLAlchemy, and `shown`, which holds no password."""
+    """A database: what to hand to SQLAlchemy, and `shown`, which holds no password. `conninfo` is for libpq, which
+    reads its own addresses best: they may hold several hosts, socket folders, TLS settings."""
 
     url: URL
     shown: str
-    connect_args: Mapping[str, str] = field(default_factory=dict)
+    conninfo: str = ""
     file: Path | None = None
 
 
@@ -52,8 +52,4 @@ def _postgres(conninfo: str, shown: str) -> Address:
         conninfo_to_dict(conninfo)
     except psycopg.Error as error:
         raise StoreError(path=shown, problem=mask(str(error).strip())) from error
-    # libpq reads its own addresses best: they may hold several hosts, socket folders, TLS settings.
-    arguments = {"conninfo": conninfo}
-    if "connect_timeout" not in conninfo:
-        arguments["connect_timeout"] = "5"
-    return Address(URL.create("postgresql+psycopg"), shown, arguments)
+    return Address(URL.create("postgresql+psycopg"), shown, conninfo)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from fieldstation.core.errors import StoreError
@@ -21,6 +21,7 @@ from fieldstation.fleet.store.address import Address, parse
 T = TypeVar("T")
 
 POSTGRES_CONNECTIONS = 4
+CONNECT_S = 5
 
 
 class Store:
@@ -55,8 +56,8 @@ class Store:
             self._engine = None
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction in the store's thread. Once begun it is not cancelled: it ends one way or
-        the other although the caller has gone."""
+        """Run `work` in a transaction in the store's thread. Once begun it ends one way or the other, although the
+        caller was cancelled."""
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._executor, self.transact_now, work)
@@ -110,17 +111,20 @@ class Store:
 
     def _create(self) -> Engine:
         if self.address.file is None:
-            return create_engine(
-                self.address.url,
-                connect_args=dict(self.address.connect_args),
-                pool_size=POSTGRES_CONNECTIONS,
-                pool_pre_ping=True,  # a database that was restarted costs one retry, not one error per connection
-            )
+            # Pre-ping: a database that was restarted costs one retry, not one error per connection.
+            engine = create_engine(self.address.url, pool_size=POSTGRES_CONNECTIONS, pool_pre_ping=True)
+            event.listen(engine, "do_connect", self._connect_libpq)
+            return engine
         self.address.file.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(self.address.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
+
+    def _connect_libpq(self, dialect: Dialect, record: object, arguments: object, options: dict[str, Any]) -> Any:
+        if "connect_timeout" not in self.address.conninfo:
+            options["connect_timeout"] = CONNECT_S
+        return dialect.connect(self.address.conninfo, **options)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -28,6 +28,7 @@ def revisions() -> list[str]:
 
 def upgrade(engine: Engine, shown: str, target: str = "head") -> tuple[str | None, str]:
     """Migrate in one transaction; returns the revisions before and after. A newer schema is refused untouched."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # our own line says what is done
     known = revisions()
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -41,7 +42,6 @@ def upgrade(engine: Engine, shown: str, target: str = "head") -> tuple[str | Non
             config = Config()
             config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
             config.attributes["connection"] = connection
-            logging.getLogger("alembic").setLevel(logging.WARNING)
             command.upgrade(config, target)
             log.info("database %s: schema %s (was %s)", shown, wanted, found or "empty")
         return found, wanted

@@ -20,6 +20,8 @@ from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.socketio_clients import ClientSockets
 from fieldstation.fleet.wire.socketio_workers import WorkerLines
 
+MAX_MESSAGE = 4 * 1024 * 1024  # the longest is the hello of a worker with thousands of devices
+
 ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened with --insecure
 
 
@@ -36,7 +38,7 @@ class ControlService:
             async_mode="asgi",
             ping_interval=25,
             ping_timeout=60,  # as documented: slow Wi-Fi
-            max_http_buffer_size=4 * 1024 * 1024,
+            max_http_buffer_size=MAX_MESSAGE,
             cors_allowed_origins=None,  # this origin only; the guard has looked as well
         )
         lines = WorkerLines(self._sio)
@@ -52,7 +54,13 @@ class ControlService:
         whole = socketio.ASGIApp(self._sio, self.app)
         self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts)
         self._server = HttpServer(
-            self.asgi, host=config.host, port=config.port, certificate=config.tls_certificate, key=config.tls_key
+            self.asgi,
+            host=config.host,
+            port=config.port,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+            stopping=self.control.queue.close,
+            max_message=MAX_MESSAGE,
         )
 
     @property

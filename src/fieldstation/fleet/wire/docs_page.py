@@ -45,7 +45,7 @@ def render(document: dict[str, Any]) -> str:
     """Return the page."""
     title = f"{document['info']['title']} {document['info']['version']}"
     parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f"<p>{escape(text)}</p>" for text in document["info"].get("description", "").split("\n\n")]
+    parts += [f"<p>{_prose(text)}</p>" for text in document["info"].get("description", "").split("\n\n")]
     parts.append('<p>The machine-readable form is <a href="openapi.json">openapi.json</a>.</p>')
     tags: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
@@ -58,9 +58,15 @@ def render(document: dict[str, Any]) -> str:
     return head + "\n".join(parts) + "</html>"
 
 
+def _prose(text: str) -> str:
+    """Escape `text` and set what stands in back-ticks as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
+
+
 def _operation(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
-    head = f'<b class="m {method}">{method.upper()}</b> <code>{escape(path)}</code> {escape(operation["summary"])}'
-    body = [f"<p>{escape(operation.get('description', ''))}</p>"]
+    head = f'<b class="m {method}">{method.upper()}</b> <code>{escape(path)}</code> {_prose(operation["summary"])}'
+    body = [f"<p>{_prose(operation.get('description', ''))}</p>"]
     content = operation.get("requestBody", {}).get("content")
     for parameter in operation.get("parameters", ()):
         content = content or parameter.get("content")
@@ -81,7 +87,7 @@ def _arguments(schema: dict[str, Any]) -> str:
     required = set(schema.get("required", ()))
     lines = [
         f"<tr><td><code>{escape(name)}</code><td>{escape(_type(one))}<td>{'yes' if name in required else ''}"
-        f"<td>{escape(one.get('description', ''))}</tr>"
+        f"<td>{_prose(one.get('description', ''))}</tr>"
         for name, one in schema.get("properties", {}).items()
     ]
     return f"<table><tr><th>Argument<th>Type<th>Required<th></tr>{''.join(lines)}</table><br>"

@@ -56,7 +56,7 @@ class Guard:
         *,
         nobody: Principal | None,
         hosts: Collection[str],
-        late: str = "/socket.io",
+        late: str = "/socket.io/",
     ) -> None:
         self.app = app
         self.authenticate = authenticate

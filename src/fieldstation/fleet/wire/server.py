@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,17 @@ class HttpServer:
     """`bind`, `run` until cancelled or stopped. Connections are accepted from `bind` on."""
 
     def __init__(
-        self, app: Any, *, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        stopping: Callable[[], None] = lambda: None,
+        max_message: int = 100_000_000,
     ) -> None:
+        self.stopping = stopping  # called first when it stops, so that long requests can be answered
         self.host = host
         self.port = port
         self.scheme = "https" if certificate is not None else "http"
@@ -45,7 +54,7 @@ class HttpServer:
             access_log=False,
             lifespan="on",
             ws="websockets-sansio",
-            ws_max_size=100_000_000,
+            ws_max_size=max_message,
             ws_ping_interval=None,  # Socket.IO has pings of its own
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
@@ -91,6 +100,7 @@ class HttpServer:
             try:
                 await asyncio.shield(serving)
             except asyncio.CancelledError:
+                self.stopping()
                 self._server.should_exit = True
                 async with asyncio.timeout(GRACE_S + 2):
                     await asyncio.shield(serving)
