@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import re
 import sys
 import time
@@ -119,6 +118,8 @@ def setup(level: str | None = None, *, file: Path | None = None, as_json: bool |
     Fields are added with `context` or `log.info("...", extra={"fields": {...}})`. Calling it again replaces what an
     earlier call set up; what is None stays as that call chose it (at first INFO, no file, text).
     """
+    import logging.handlers  # brings sockets and queues, for those who keep a log file
+
     level = level or _chosen.level
     file = file or _chosen.file
     as_json = _chosen.as_json if as_json is None else as_json

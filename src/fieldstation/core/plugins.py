@@ -6,11 +6,13 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldstation.core.errors import FieldstationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 GROUPS = ("drivers", "states", "sources", "procedures", "uplinks", "nodes", "approvers")
 
@@ -40,6 +42,9 @@ class Plugin:
 
 def load(group: str, name: str) -> Any:
     """Import and return the object registered as `name` in entry point group `fieldstation.<group>`."""
+    # Imported when asked: it brings the e-mail parser, which every small process with a lazy face would pay for.
+    from importlib import metadata
+
     points = metadata.entry_points(group=f"fieldstation.{group}")
     kind = group.removesuffix("s")
     named = list(points.select(name=name))
@@ -59,6 +64,8 @@ def load(group: str, name: str) -> Any:
 
 def listing() -> list[Plugin]:
     """Return every registered plugin, tried: `problem` says why one does not load."""
+    from importlib import metadata
+
     found = []
     for group in GROUPS:
         for point in sorted(metadata.entry_points(group=f"fieldstation.{group}"), key=lambda point: point.name):
