@@ -1,0 +1,1 @@
+"""KAI on NATS: codec, connection, publisher, consumers, stores."""
