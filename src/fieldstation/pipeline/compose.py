@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Generator
 from typing import Any, Self
 
 from fieldstation.core import service
@@ -72,6 +73,18 @@ def _leave_hung_threads() -> None:
         os._exit(0 if error is None else 1)
 
 
+def _stop_idle_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End a caller's `loop.run_forever()`: documented nodes keep the loop alive themselves after run()."""
+
+    def check() -> None:
+        if asyncio.all_tasks(loop):
+            loop.call_later(0.05, check)
+        else:
+            loop.stop()
+
+    loop.call_later(0.05, check)
+
+
 def _with_settings(config: NodeConfig, settings: dict[str, Any]) -> NodeConfig:
     """Apply what a decorator was given (`concurrency=8`), below what file and environment say."""
     runner = config.runner
@@ -114,6 +127,7 @@ class _Builder:
         """Start and work until SIGTERM or SIGINT; then drain and return."""
         self.node.check()
         await run_node(self.node, self._config)
+        _stop_idle_loop(asyncio.get_running_loop())
 
 
 class _HandlerBuilder(_Builder):
@@ -171,7 +185,11 @@ class Runner:
         self._config = config
 
     def initialize(self) -> Runner:
-        """Kept for the documented chain; everything happens in run()."""
+        """Kept for the documented chain, awaited or not; everything happens in run()."""
+        return self
+
+    def __await__(self) -> Generator[Any, None, Runner]:
+        yield from ()
         return self
 
     def trigger_runner(self) -> TriggerBuilder:

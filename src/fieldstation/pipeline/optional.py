@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldstation.pipeline.config import NodeConfig
@@ -10,8 +11,8 @@ from fieldstation.pipeline.model import Process
 
 if TYPE_CHECKING:
     from fieldstation.pipeline.measurements import Measurements
-    from fieldstation.pipeline.persistent import PersistentStorage
-    from fieldstation.pipeline.predictions import Predictions
+    from fieldstation.pipeline.persistent import Backend, PersistentStorage
+    from fieldstation.pipeline.predictions import Predictions, Table
     from fieldstation.pipeline.registry import ModelRegistry
 
 
@@ -19,9 +20,9 @@ def services(config: NodeConfig, process: Process) -> Services:
     """Return how each service of `process` is made."""
 
     def persistent() -> PersistentStorage:
-        from fieldstation.pipeline.persistent import open_storage
+        from fieldstation.pipeline.persistent import PersistentStorage
 
-        return open_storage(config, process)
+        return PersistentStorage(_backend(config, process), config.minio.internal_folder, process)
 
     def model_registry() -> ModelRegistry:
         from fieldstation.pipeline.registry import ModelRegistry
@@ -29,9 +30,9 @@ def services(config: NodeConfig, process: Process) -> Services:
         return ModelRegistry(persistent(), process, config)
 
     def predictions() -> Predictions:
-        from fieldstation.pipeline.predictions import open_predictions
+        from fieldstation.pipeline.predictions import Predictions
 
-        return open_predictions(config, process)
+        return Predictions(_table(config, process), process)
 
     def measurements() -> Measurements:
         from fieldstation.pipeline.measurements import Measurements
@@ -39,3 +40,26 @@ def services(config: NodeConfig, process: Process) -> Services:
         return Measurements(config, process)
 
     return Services(persistent, model_registry, predictions, measurements)
+
+
+def _backend(config: NodeConfig, process: Process) -> Backend:
+    """S3 when an endpoint is configured, else the folder."""
+    if config.minio.endpoint:
+        from fieldstation.pipeline.s3 import S3Backend
+
+        return S3Backend(config)
+    from fieldstation.pipeline.folder import FolderBackend, default_folder
+
+    return FolderBackend(default_folder(config.minio.folder, process))
+
+
+def _table(config: NodeConfig, process: Process) -> Table:
+    """Redis when an endpoint is configured, else the SQLite file."""
+    if config.predictions.endpoint:
+        from fieldstation.pipeline.redis_table import RedisTable
+
+        return RedisTable(config.predictions)
+    from fieldstation.pipeline.folder import default_folder
+    from fieldstation.pipeline.sqlite_table import SqliteTable
+
+    return SqliteTable(Path(config.predictions.file or default_folder("", process).parent / "predictions.sqlite"))

@@ -20,9 +20,9 @@ from fieldstation.pipeline.messaging import Messaging
 from fieldstation.pipeline.metadata import Metadata, PathUtils
 from fieldstation.pipeline.model import Counts, Process, ProcessType
 from fieldstation.pipeline.node import Node
+from fieldstation.pipeline.requesting import TriggerRunner
 from fieldstation.pipeline.runner import MessageRunner
 from fieldstation.pipeline.settings import CentralizedConfiguration, Scope
-from fieldstation.pipeline.trigger import TriggerRunner
 
 log = logging.getLogger(__name__)
 

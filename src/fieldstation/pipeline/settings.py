@@ -44,7 +44,7 @@ class CentralizedConfiguration:
 
     async def get_config(self, key: str, scope: Scope | str | None = None) -> tuple[str | None, bool]:
         """Return (value, True), or (None, False) when the key is absent or deleted in every scope looked at."""
-        _check(key)
+        check_key(key)
         for candidate in ORDER if scope is None else (Scope(scope),):
             if candidate not in self._buckets:
                 continue
@@ -68,7 +68,7 @@ class CentralizedConfiguration:
 
     async def set_config(self, key: str, value: str, scope: Scope | str | None = None) -> None:
         """Set the value in `scope` (default: process); readers in all processes see it within moments."""
-        _check(key)
+        check_key(key)
         target = Scope(scope or Scope.ProcessScope)
         await self._buckets[target].put(key, str(value))
         if target in self._copies:
@@ -76,7 +76,7 @@ class CentralizedConfiguration:
 
     async def delete_config(self, key: str, scope: Scope | str | None = None) -> bool:
         """Delete the key in `scope` (default: process); False when it had no value there."""
-        _check(key)
+        check_key(key)
         target = Scope(scope or Scope.ProcessScope)
         existed = await self._buckets[target].get(key) is not None
         await self._buckets[target].delete(key)
@@ -119,7 +119,7 @@ class CentralizedConfiguration:
         bucket = self._buckets[Scope.ProcessScope]
         for key, value in values.items():
             try:
-                _check(key)
+                check_key(key)
                 if await bucket.get(key) is None or await bucket.get(_STARTED_WITH + key) != value:
                     await bucket.put(key, value)
                     await bucket.put(_STARTED_WITH + key, value)
@@ -168,6 +168,7 @@ class CentralizedConfiguration:
                 ready.cancel()
 
 
-def _check(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raise BadKeyError unless NATS takes `key`."""
     if not key or not KEY.fullmatch(key) or key.startswith(".") or key.endswith("."):
         raise BadKeyError(key=repr(key), problem="use letters, digits and -/_=. (no dot at either end)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from typing import Any
 
@@ -101,3 +102,33 @@ def _inflate(body: bytes, subject: str, limit: int) -> bytes:
             raise UndecodableMessageError(subject=subject, detail="truncated gzip")
         body = inflater.unused_data
     return bytes(out)
+
+
+def from_text(kind: str, text: str) -> ProtoMessage:
+    """Make a message of type `kind` from JSON, or from plain text for the string wrapper."""
+    import google.protobuf.empty_pb2
+    import google.protobuf.struct_pb2
+    import google.protobuf.timestamp_pb2
+    import google.protobuf.wrappers_pb2  # noqa: F401 - registers the well-known types
+    from google.protobuf import json_format, symbol_database
+
+    try:
+        message: ProtoMessage = symbol_database.Default().GetSymbol(kind)()
+    except KeyError as error:
+        raise UnknownPayloadError(f"There is no message type {kind} here.") from error
+    if kind == "google.protobuf.StringValue" and not text.startswith('"'):
+        text = json.dumps(text)
+    try:
+        return json_format.Parse(text, message)
+    except json_format.ParseError as error:
+        raise UnknownPayloadError(f"The text is no {kind}: {error}") from error
+
+
+def to_text(payload: AnyMessage) -> str:
+    """Show a payload: JSON for a type known here, else its type and size."""
+    from google.protobuf import json_format
+
+    try:
+        return json.dumps(json_format.MessageToDict(payload))
+    except (TypeError, json_format.Error):
+        return f"{payload.TypeName() or 'no payload'}, {len(payload.value)} bytes"
