@@ -12,7 +12,7 @@ from typing import Any, Self
 from fieldstation.core import service
 from fieldstation.pipeline import logs
 from fieldstation.pipeline.config import NodeConfig
-from fieldstation.pipeline.environment import process_of, read
+from fieldstation.pipeline.environment import process_of, read, with_settings
 from fieldstation.pipeline.model import Counts, ProcessType
 from fieldstation.pipeline.node import DEFAULT, Callback, Node
 from fieldstation.pipeline.optional import services
@@ -23,7 +23,7 @@ from fieldstation.pipeline.wire.jetstream import JetStreamBus
 
 def build_service(node: Node, config: NodeConfig) -> NodeService:
     """Put a node together on JetStream; nothing is connected before its start()."""
-    config = _with_settings(config, node.settings)
+    config = with_settings(config, node.settings)
     process = process_of(config, node.kind)
     counts = Counts()
     bus = JetStreamBus(
@@ -83,22 +83,6 @@ def _stop_idle_loop(loop: asyncio.AbstractEventLoop) -> None:
             loop.stop()
 
     loop.call_later(0.05, check)
-
-
-def _with_settings(config: NodeConfig, settings: dict[str, Any]) -> NodeConfig:
-    """Apply what a decorator was given (`concurrency=8`), below what file and environment say."""
-    runner = config.runner
-    for key, value in settings.items():
-        for name in ("subscriber", "retry", "health", "logger"):
-            part = getattr(runner, name)
-            if key in type(part).model_fields:
-                if key not in part.model_fields_set:
-                    part = type(part).model_validate({**part.model_dump(exclude_unset=True), key: value})
-                    runner = runner.model_copy(update={name: part})
-                break
-        else:
-            raise TypeError(f"a node has no setting {key!r}")
-    return config.model_copy(update={"runner": runner})
 
 
 class _Builder:

@@ -72,6 +72,22 @@ def process_of(config: NodeConfig, kind: ProcessType) -> Process:
     return Process(meta.product_id, meta.version_tag, meta.workflow_name, meta.process_name, kind, meta.workflow_type)
 
 
+def with_settings(config: NodeConfig, settings: Mapping[str, Any], *, over: bool = False) -> NodeConfig:
+    """Apply `runner.*` keys given in code (`concurrency=8`): below what file and environment say, unless `over`."""
+    runner = config.runner
+    for key, value in settings.items():
+        for name in ("subscriber", "retry", "health", "logger"):
+            part = getattr(runner, name)
+            if key in type(part).model_fields:
+                if over or key not in part.model_fields_set:
+                    part = type(part).model_validate({**part.model_dump(exclude_unset=True), key: value})
+                    runner = runner.model_copy(update={name: part})
+                break
+        else:
+            raise TypeError(f"a node has no setting {key!r}")
+    return config.model_copy(update={"runner": runner})
+
+
 def _complete(config: NodeConfig) -> NodeConfig:
     process = process_of(config, ProcessType.TASK)
     stream = config.nats.stream or process.names.stream

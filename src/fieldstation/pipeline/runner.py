@@ -69,8 +69,7 @@ class MessageRunner:
         self.lanes: list[Lane] = []
         self.seconds = [0.0, 0]  # handler time and count, for the mean; the metrics read it
         self._backoff = Backoff(config.retry.initial, config.retry.ceiling)
-        threads = config.subscriber.threads or config.subscriber.concurrency + 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._threads = self._new_threads()
         self._plans: dict[Callback, tuple[bool, Any]] = {}
 
     async def subscribe(self, inputs: list[str]) -> None:
@@ -113,7 +112,15 @@ class MessageRunner:
         async with asyncio.TaskGroup() as group:
             for lane in self.lanes:
                 group.create_task(lane.drain(deadline))
+
+    def close(self) -> None:
+        """Let the threads go; one that hangs is left behind."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        # As many as there can be messages in handlers, over all inputs and replays, and one for the other callables.
+        settings = self._config.subscriber
+        return ThreadPoolExecutor(settings.threads or settings.concurrency * 4 + 1, thread_name_prefix="handler")
 
     def oldest_s(self) -> float:
         """Age in seconds of the longest handler call at work."""
@@ -152,6 +159,9 @@ class MessageRunner:
                 raise
             task.uncancel()
             work.error = HandlerTimeoutError(deadline_s=self._config.subscriber.handler_timeout)
+            # A thread cannot be stopped. The next handlers get fresh ones, so that hung ones do not use them up.
+            self._threads.shutdown(wait=False)
+            self._threads = self._new_threads()
         except Exception as error:
             work.error = error
         finally:

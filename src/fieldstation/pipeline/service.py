@@ -120,6 +120,8 @@ class NodeService:
                 await self.runner.drain()
             if self._initialized and self._node.finalizer is not None:
                 await self.runner.call(self._node.finalizer, self.sdk)
+            if hasattr(self, "runner"):
+                self.runner.close()
             if hasattr(self, "sdk"):
                 await self.sdk.centralized_config.close()
             if self._bus.connected and self._work is not None and not self._work.done():

@@ -131,7 +131,7 @@ async def _object_store(js: JetStreamContext, name: str, replicas: int, made: li
         await js.stream_info(f"OBJ_{name}")
     except NotFoundError:
         ttl = OBJECT_TTL_DAYS * 86400
-        await js.create_object_store(config=api.ObjectStoreConfig(bucket=name, ttl=ttl, replicas=replicas))
+        await js.create_object_store(name, api.ObjectStoreConfig(bucket=name, ttl=ttl, replicas=replicas))
         made.append(f"OBJ_{name}")
 
 
