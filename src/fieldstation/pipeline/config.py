@@ -186,7 +186,7 @@ class Subscriber(_Section):
     max_inflated_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, description="Largest size a compressed message may unpack to."
     )
-    drain_timeout: Seconds = Field(8.0, ge=0, description="Seconds to finish handlers at work when told to stop.")
+    drain_timeout: Seconds = Field(6.0, ge=0, description="Seconds to finish handlers at work when told to stop.")
 
 
 class Retry(_Section):
@@ -233,15 +233,17 @@ class RunnerConfig(_Section):
 class NodeConfig(_Section):
     """Everything a node needs to start."""
 
-    metadata: Metadata
-    nats: Nats
-    centralized_configuration: CentralizedConfiguration = CentralizedConfiguration.model_validate({})
-    minio: Minio = Minio.model_validate({})
-    model_registry: ModelRegistryConfig = ModelRegistryConfig.model_validate({})
-    auth: Auth = Auth.model_validate({})
-    predictions: PredictionsConfig = PredictionsConfig.model_validate({})
-    measurements: MeasurementsConfig = MeasurementsConfig.model_validate({})
-    runner: RunnerConfig = RunnerConfig.model_validate({})
+    metadata: Metadata = Field(description="Who the node is.")
+    nats: Nats = Field(description="Where messages come from and go to.")
+    centralized_configuration: CentralizedConfiguration = Field(
+        CentralizedConfiguration.model_validate({}), description="Shared configuration, one bucket per scope."
+    )
+    minio: Minio = Field(Minio.model_validate({}), description="Persistent storage.")
+    model_registry: ModelRegistryConfig = Field(ModelRegistryConfig.model_validate({}), description="Models.")
+    auth: Auth = Field(Auth.model_validate({}), description="Identity server for the storage keys.")
+    predictions: PredictionsConfig = Field(PredictionsConfig.model_validate({}), description="Prediction store.")
+    measurements: MeasurementsConfig = Field(MeasurementsConfig.model_validate({}), description="OpenTelemetry.")
+    runner: RunnerConfig = Field(RunnerConfig.model_validate({}), description="How the runner works.")
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:

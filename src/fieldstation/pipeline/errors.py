@@ -120,9 +120,7 @@ class RejectedError(PipelineError):
 
 
 class RequestFailedError(PipelineError):
-    """{text}"""
-
-    # The text of the ERROR message that answered a trigger's request.
+    """The request was answered by an ERROR message: {text}"""
 
 
 class RequestTimeoutError(PipelineError):

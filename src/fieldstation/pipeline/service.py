@@ -175,9 +175,18 @@ class NodeService:
         return settings
 
     async def _pulse(self) -> None:
+        seen = self.counts.reconnects
         while True:
             self._beat = time.monotonic()
             await asyncio.sleep(1.0)
+            if self.counts.reconnects != seen:
+                seen = self.counts.reconnects
+                try:
+                    async with asyncio.timeout(5):
+                        await self.sdk.centralized_config.refresh()
+                except Exception as error:
+                    log.warning("the configuration was not read again after a reconnect: %s", error)
+                    seen = -1
 
     def _watch_loop(self, loop_thread: int) -> None:
         """In a thread: name the line that keeps the event loop from turning."""

@@ -126,6 +126,14 @@ class CentralizedConfiguration:
             except BadKeyError as error:
                 log.error("the start value %s is not set: %s", key, error)
 
+    async def refresh(self) -> None:
+        """Read again what is followed: after the connection was gone, changes may have been missed."""
+        for scope in list(self._followers):
+            follower = self._followers.pop(scope)
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+            await self._copy(scope)
+
     async def close(self) -> None:
         """Stop following the buckets."""
         for task in self._followers.values():

@@ -48,6 +48,29 @@ async def restarts(rig, texts, count):
     assert texts(await collected()) == [f"after-{number}" for number in range(count)]
 
 
+@pytest.mark.timeout(60)
+async def test_configuration_is_followed_across_a_broker_restart(rig):
+    flow = await rig()
+    config = (await flow.start("mix")).sdk.centralized_config
+    await config.set_config("gain", "1")
+    seen = []
+
+    async def watch():
+        async for value in config.watch("gain"):
+            seen.append(value)
+
+    watching = asyncio.create_task(watch())
+    await flow.eventually(lambda: seen == ["1"])
+    await restart(flow.brokers[0])
+    bucket = await flow.js.key_value("key-store_demo_v0_1_0_flow_mix")
+    await bucket.put("gain", b"2")
+    await flow.eventually(lambda: seen == ["1", "2"], 15)
+    await bucket.put("gain", b"3")
+    await flow.eventually(lambda: seen == ["1", "2", "3"], 15)
+    assert await config.get_config("gain") == ("3", True)
+    watching.cancel()
+
+
 @pytest.mark.timeout(240)
 async def test_killing_servers_and_workers_loses_nothing_of_five_thousand(rig, texts):
     await massacre(rig, texts, 5_000, pause_s=0.7)

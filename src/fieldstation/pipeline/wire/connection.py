@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,15 @@ async def connect(
     async def report(error: Exception) -> None:
         log.debug("nats: %s", error)
 
-    async def attempt() -> Client:
-        refused: list[Exception] = []
+    heard: list[Exception] = []  # why the tries failed: nats-py itself goes on trying, and only reports
 
+    async def attempt() -> Client:
         async def note(error: Exception) -> None:
-            refused.append(error)
+            heard[:] = [error]
             await report(error)
 
-        try:
+        # Unlimited reconnects are meant for later; this first try has an end.
+        async with asyncio.timeout(3):
             return await nats.connect(
                 servers=[_address(part) for part in settings.url.split(",") if part.strip()],
                 name=name,
@@ -64,21 +64,16 @@ async def connect(
                 allow_reconnect=True,
                 **_credentials(settings),
             )
-        except (nats.errors.Error, OSError, ssl.SSLError, TimeoutError) as error:
-            if "authorization" in str(error).lower() or isinstance(error, nats.errors.AuthorizationError):
-                raise BrokerRefusedError(url=shown) from error
-            raise
 
+    failures = (nats.errors.Error, OSError, TimeoutError)
     try:
-        # nats.py itself would try for ever here with unlimited reconnects, so each attempt has an end.
         async with asyncio.timeout(settings.start_timeout):
-            return await retry(
-                lambda: asyncio.wait_for(attempt(), 3),
-                on=(nats.errors.Error, OSError, TimeoutError),
-                backoff=Backoff(0.1, 1.0),
-            )
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        problem = str(error) or f"nothing answered within {settings.start_timeout:g} s"
+            return await retry(attempt, on=failures, backoff=Backoff(0.1, 1.0))
+    except failures as error:
+        reason = heard[0] if heard else error
+        if "authorization" in str(reason).lower() or isinstance(reason, nats.errors.AuthorizationError):
+            raise BrokerRefusedError(url=shown) from error
+        problem = mask(str(reason)) or f"nothing answered within {settings.start_timeout:g} s"
         raise BrokerError(url=shown, problem=problem) from error
 
 

@@ -51,7 +51,8 @@ class JetStreamBus:
         self._check = asyncio.Event()
         self._closing = False
         self._max_bytes = 1024 * 1024
-        self._client: Client
+        self._client = Client()  # replaced by a connected one in start()
+        self._started = False
         self._publisher: Publisher
         self._js: JetStreamContext
         self.dead_letters = False
@@ -62,6 +63,7 @@ class JetStreamBus:
         self._client = await connect(
             self._settings, name=self._name, on_up=self._on_up, on_down=self._on_down, on_closed=self._on_closed
         )
+        self._started = True
         await require_jetstream(self._client, self._settings.url)
         self._js = self._client.jetstream(timeout=5)
         self._publisher = Publisher(self._client, self._counts)
@@ -150,7 +152,7 @@ class JetStreamBus:
         self.dead_letters = True
         subject = names.replay_subject(self._settings.stream, process)
         subscription = _Subscription(
-            self, stream, subject, f"{stream}-{process}", True, deliver, self._ack_wait_s, api.DeliverPolicy.ALL
+            self, stream, subject, f"{stream}-{process}", True, deliver, self._ack_wait_s, replays=True
         )
         await subscription.open()
         self._subscriptions.append(subscription)
@@ -171,7 +173,7 @@ class JetStreamBus:
     async def close(self) -> None:
         """Delete a trigger's own consumers, then close the connection."""
         self._closing = True
-        if not hasattr(self, "_client") or self._client.is_closed:
+        if not self._started:
             return
         if self._client.is_connected:
             for subscription in self._subscriptions:
@@ -252,7 +254,7 @@ class _Subscription:
         shared: bool,
         deliver: Callable[[Delivery], None],
         ack_wait_s: float,
-        policy: api.DeliverPolicy = api.DeliverPolicy.NEW,
+        replays: bool = False,
     ) -> None:
         self._bus = bus
         self._client = bus._client  # noqa: SLF001 - a part of the bus in a class of its own
@@ -263,21 +265,23 @@ class _Subscription:
         self._shared = shared
         self._deliver = deliver
         self._ack_wait_s = ack_wait_s
-        self._policy = policy
+        self._replays = replays
         self._created = 0
         self._deliver_subject = names.deliver_subject(durable) if shared else self._client.new_inbox()
         self._inner: NatsSubscription | None = None
-        self._origins: dict[str, str] = {}
         self._closed = False
 
     async def open(self) -> None:
         """Find or make the consumer and listen where it delivers."""
-        info = await self._js.stream_info(self.stream)
-        self._created = int(info.created.timestamp() * 1e9) if info.created is not None else 0
         found = await self._find() or await self._make()
         self._refuse_foreign(found)
         self._deliver_subject = found.config.deliver_subject or self._deliver_subject
+        await self._learn_age()
         await self._listen()
+
+    async def _learn_age(self) -> None:
+        info = await self._js.stream_info(self.stream)
+        self._created = int(info.created.timestamp() * 1e9) if info.created is not None else 0
 
     async def close(self) -> None:
         """Stop the flow; what the server had sent is delivered before this returns."""
@@ -307,6 +311,7 @@ class _Subscription:
         if found is None:
             log.warning("the consumer %s is gone and is made again", self.consumer)
             found = await self._make()
+            await self._learn_age()  # the stream may be a new one as well
         if found.config.deliver_subject and found.config.deliver_subject != self._deliver_subject:
             log.warning("the consumer %s delivers elsewhere now; following it", self.consumer)
             self._deliver_subject = found.config.deliver_subject
@@ -338,7 +343,7 @@ class _Subscription:
             deliver_subject=self._deliver_subject,
             deliver_group=self.consumer if self._shared else None,
             filter_subject=self._subject,
-            deliver_policy=self._policy,
+            deliver_policy=api.DeliverPolicy.ALL if self._replays else api.DeliverPolicy.NEW,
             ack_policy=api.AckPolicy.EXPLICIT,
             ack_wait=self._ack_wait_s,
             inactive_threshold=None if self._shared else TRIGGER_IDLE_S,
@@ -371,7 +376,7 @@ class _Subscription:
             return  # not from JetStream: somebody else's message on our deliver subject
         at = 2 if len(tokens) == 9 else 4
         sequence = int(tokens[at + 3])
-        origin = origin_of(msg.headers) if msg.headers else None
+        origin = origin_of(msg.headers) if self._replays and msg.headers else None
         if origin is None:
             origin = Origin(self.consumer, self._created, sequence, msg.subject)
         self._deliver(Delivery(msg.data, origin, int(tokens[at + 2]), msg.reply))
