@@ -20,7 +20,22 @@ Manifest = dict[str, Any]
 def manifests(plan: Plan) -> str:
     """Return one YAML text with everything but NATS itself and its streams (`pipeline up --provision` makes those)."""
     documents = [document for process in plan.processes for document in _process(plan, process)]
-    return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=True)
+    text: str = yaml.dump_all(documents, Dumper=_Readable, sort_keys=False, explicit_start=True, width=120)
+    return text
+
+
+class _Readable(yaml.SafeDumper):
+    """Writes everything out (no anchors), and files as the blocks of text they are."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Readable.add_representer(str, _text)
 
 
 def _process(plan: Plan, process: ProcessPlan) -> Iterable[Manifest]:

@@ -180,13 +180,17 @@ class MessageRunner:
     async def _stages(self, work: Work) -> None:
         limit = self._config.subscriber.max_inflated_bytes
         message = work.message = self._codec.decode(work.delivery.body, work.delivery.origin.subject, limit)
-        if message.message_type == MessageType.ERROR and self._config.retry.forward_errors:
+        node = self._node
+        handler = node.handler_for(message.from_node)
+        # A handler that names its message type cannot take an ERROR, which has no payload; one that takes whatever
+        # comes is called as documented, unless it is told otherwise.
+        typed = self._plan(handler)[1] is not None
+        if message.message_type == MessageType.ERROR and (typed or self._config.retry.forward_errors):
             self._messaging.send_error(message.error)
             return
-        node = self._node
         if node.preprocessor is not None:
             await self._stage("handler preprocessor", node.preprocessor, message)
-        await self._stage("handler", node.handler_for(message.from_node), message)
+        await self._stage("handler", handler, message)
         if node.postprocessor is not None:
             await self._stage("handler postprocessor", node.postprocessor, message)
 

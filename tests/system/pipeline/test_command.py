@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from fieldstation.cli.main import cli
+from fieldstation.core.errors import FieldstationError
 
 pytestmark = pytest.mark.timeout(90)
 NODE = """
@@ -57,12 +61,35 @@ def out(sdk, message: StringValue):
 }
 
 
+HANGING = """
+import time
+
+@pipeline.task
+def mix(sdk, payload):
+    time.sleep(60)
+"""
+
+
 class Shell:
     def __init__(self, folder):
         self.folder = folder
         self.state = folder / "state"
 
     def run(self, *arguments, code=0):
+        """Run a short command in this process, as `fieldstation` would; returns what it printed."""
+        before = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            done = CliRunner(env={"XDG_STATE_HOME": str(self.state)}).invoke(cli, ["pipeline", *arguments])
+        finally:
+            os.chdir(before)
+        told = str(done.exception) if isinstance(done.exception, FieldstationError) else done.output
+        assert done.exit_code == code, told
+        assert code or done.exception is None, done.exception
+        return told
+
+    def process(self, *arguments, code=0):
+        """Run a command as a process of its own; returns what it told."""
         done = subprocess.run(
             [sys.executable, "-m", "fieldstation", "pipeline", *arguments],
             cwd=self.folder,
@@ -149,7 +176,7 @@ def test_a_life_of_a_pipeline(shell):
         eventually(lambda: results(shell) == ["hello", "unlucky"])
         assert shell.json("dead-letters", "list") == []
         assert "no dead letter 99" in shell.run("dead-letters", "show", "99", code=1)
-        assert "runs already" in shell.run("up", code=1)
+        assert "runs already" in shell.process("up", code=1)
 
         assert request
         shell.run("down", "--delete")
@@ -201,7 +228,7 @@ def test_a_replica_that_is_killed_is_started_again_and_a_killed_manager_leaves_n
 )
 def test_up_says_in_one_sentence_why_it_cannot(shell, change, said):
     change(shell.folder)
-    assert said in shell.run("up", code=1)
+    assert said in shell.process("up", code=1)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +243,12 @@ def test_a_node_file_that_is_none_says_so(tmp_path, text, said):
     shell = Shell(tmp_path)
     if text is not None:
         (tmp_path / "n.py").write_text(text)
-    assert said in shell.run("node", "n.py", code=1)
+    assert said in shell.process("node", "n.py", code=1)
 
 
 def test_a_node_without_configuration_names_the_variable(tmp_path):
     (tmp_path / "n.py").write_text(NODE + "@pipeline.task\ndef n(sdk, payload): ...\n")
-    assert "KAI_METADATA_PRODUCT_ID" in Shell(tmp_path).run("node", "n.py", code=1)
+    assert "KAI_METADATA_PRODUCT_ID" in Shell(tmp_path).process("node", "n.py", code=1)
 
 
 def test_a_documented_script_that_keeps_its_own_loop_alive_runs_and_ends(shell):

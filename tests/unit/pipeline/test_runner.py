@@ -453,6 +453,19 @@ async def test_errors_are_passed_on_without_the_handler_when_asked():
     assert (output.error, output.request_id) == ("upstream broke", "r")
 
 
+async def test_a_handler_that_names_its_type_passes_errors_on_without_being_called():
+    called = []
+
+    @pipeline.task
+    async def typed(sdk, message: StringValue):
+        called.append(message)
+
+    async with run_node(typed) as running:
+        [output] = await running.send(error="upstream broke", request_id="r")
+    assert called == running.dead_letters == []
+    assert (output.error, output.request_id, output.message_type) == ("upstream broke", "r", 2)
+
+
 async def test_a_burst_of_outputs_waits_for_the_broker():
     async def handler(sdk, payload):
         for number in range(2000):

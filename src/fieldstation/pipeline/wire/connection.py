@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.aio.transport
 import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError, ServiceUnavailableError
 
 from fieldstation.core.log import mask
+from fieldstation.core.plugins import require
 from fieldstation.core.retry import Backoff, retry
 from fieldstation.core.security import client_tls
 from fieldstation.pipeline.config import Nats
@@ -37,6 +39,9 @@ async def connect(
 ) -> Client:
     """Connect, trying for `start_timeout`; it reconnects for ever once it has been connected."""
     shown = mask(settings.url)
+    if "ws://" in settings.url or "wss://" in settings.url:
+        aiohttp = require("aiohttp", extra="fleet", feature="NATS over WebSocket")
+        nats.aio.transport.aiohttp = aiohttp  # type: ignore[attr-defined]  # left out at import, see wire/__init__.py
 
     async def report(error: Exception) -> None:
         log.debug("nats: %s", error)
