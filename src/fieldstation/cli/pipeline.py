@@ -29,7 +29,7 @@ from fieldstation.cli.pipeline_reach import (
     state_option,
     with_plan,
 )
-from fieldstation.core import log as core_log
+from fieldstation.core.log import mask
 from fieldstation.core.plugins import require
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.group()
 def pipeline() -> None:
     """Process messages in a graph of nodes on NATS JetStream."""
+    require("fieldstation.pipeline.wire", extra="pipeline", feature="fieldstation pipeline")  # keeps nats-py light
     require("nats", extra="pipeline", feature="fieldstation pipeline")
     require("pydantic", extra="pipeline", feature="fieldstation pipeline")
 
@@ -78,6 +79,7 @@ def check(manifest: Path, as_json: bool) -> None:
 @click.option("--run", "runs", multiple=True, metavar="PROCESS=FILE", help="Program of a process; repeatable.")
 @click.option("--credentials", default="", help="A .creds file for that server.")
 @click.option("--ca", default="", help="CA certificate of that server.")
+@click.option("--provision", is_flag=True, help="Make streams, consumers, buckets and stores on --nats, and end.")
 def up(
     manifest: Path,
     product: str,
@@ -90,6 +92,7 @@ def up(
     runs: tuple[str, ...],
     credentials: str,
     ca: str,
+    provision: bool,
 ) -> None:
     """Run the pipeline of a krt.yaml on this machine until SIGTERM: NATS, streams, processes under supervision.
 
@@ -104,7 +107,6 @@ def up(
     for value in runs:
         if "=" not in value:
             raise click.BadParameter(f"{value!r} must be PROCESS=FILE", param_hint="--run")
-    core_log.setup()
     name = product_of(product, manifest)
     service = PipelineService(
         PipelineSettings(
@@ -122,6 +124,12 @@ def up(
             },
         )
     )
+    if provision:
+        if not nats_url:
+            raise click.UsageError("--provision needs --nats: a server that goes on running")
+        asyncio.run(service.provision())
+        click.echo(f"{name} is provisioned on {mask(nats_url)}")
+        return
     asyncio.run(run([service, _Announce(service)], stop_deadline_s=STOP_DEADLINE_S + 8))
 
 

@@ -64,13 +64,28 @@ def main(node: Node) -> None:
 
 def _leave_hung_threads() -> None:
     # The interpreter waits at its end for worker threads. A handler that hangs must not keep the process alive.
-    if any(thread.name.startswith("handler") and thread.is_alive() for thread in threading.enumerate()):
+    if _threads_hang():
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, SystemExit):
             sys.stderr.write(f"{error}\n")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0 if error is None else 1)
+        _end(0 if error is None else 1)
+
+
+def _end_with_main_thread() -> None:
+    # The same for a script with a main of its own: once that is through, the process ends.
+    threading.main_thread().join()
+    if _threads_hang():
+        _end(0)
+
+
+def _threads_hang() -> bool:
+    return any(thread.name.startswith("handler") and thread.is_alive() for thread in threading.enumerate())
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _stop_idle_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -112,6 +127,7 @@ class _Builder:
         self.node.check()
         await run_node(self.node, self._config)
         _stop_idle_loop(asyncio.get_running_loop())
+        threading.Thread(target=_end_with_main_thread, daemon=True).start()
 
 
 class _HandlerBuilder(_Builder):

@@ -71,8 +71,7 @@ class PipelineService:
             await self._broker.start()
         self._state.nats_url = settings.nats or (self._broker.url if self._broker else "")
         self._state.embedded = not settings.nats
-        self.plan = make_plan(self._manifest, settings.product, self._state.nats_url)
-        await self._provision()
+        await self.provision()
         self._write()
         for process in self.plan.processes:
             self._prepare(process)
@@ -122,8 +121,11 @@ class PipelineService:
         if state.is_alive(other.pid) and other.pid != os.getpid():
             raise PipelineRunningError(product=self._settings.product, pid=other.pid)
 
-    async def _provision(self) -> None:
+    async def provision(self) -> None:
+        """Create on NATS what the manifest needs; what is there already stays as it is."""
         settings = self._settings
+        self._state.nats_url = self._state.nats_url or settings.nats
+        self.plan = make_plan(self._manifest, settings.product, self._state.nats_url)
         nats = Nats.model_validate({"url": self._state.nats_url, **settings.credentials})
         client = await connect(nats, name=f"{settings.product} manager")
         try:

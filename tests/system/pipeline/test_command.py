@@ -1,5 +1,6 @@
 """`fieldstation pipeline` as a person uses it: up, look, send, change, break, mend, down."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -294,3 +295,14 @@ def test_registered_nodes_run_by_name(shell):
     with shell.up():
         shell.run("send", "krt.yaml", "door", "by-name")
         eventually(lambda: results(shell) == ["by-name"])
+
+
+async def test_provisioning_alone_makes_everything_and_ends(shell, rig):
+    flow = await rig()
+    done = await asyncio.to_thread(shell.process, "up", "--nats", flow.url, "--provision")
+    assert "weak-link is provisioned" in done
+    names = {info.config.name for info in await flow.js.streams_info()}
+    assert {"weak-link_v0_1_0_flow", "weak-link_v0_1_0_flow_dead-letters", "KV_key-store_weak-link_v0_1_0"} <= names
+    assert "needs --nats" in shell.run("up", "--provision", code=2)
+    text = shell.run("export", "--kubernetes")
+    assert text.count("kind: Deployment") == 3

@@ -172,7 +172,7 @@ def test_predictions_speak_the_documented_redis_commands():
     assert search[1] == "predictionsIdx"
     assert search[2].startswith("@product:{demo} @creation_date:[")
     with pytest.raises(StorageError, match="Redis at"):
-        predictions.get("p1")
+        made(predictions={"endpoint": f"127.0.0.1:{free_port()}"}).predictions().get("p1")
 
 
 @contextlib.contextmanager

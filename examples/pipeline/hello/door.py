@@ -9,5 +9,5 @@ from fieldstation import pipeline
 async def door(requests, sdk):
     while True:
         answer = await requests.request(StringValue(value="hello"))
-        sdk.logger.info(str(answer))
+        sdk.logger.info("the answer is {}", StringValue.FromString(answer.value).value)
         await asyncio.sleep(1)
