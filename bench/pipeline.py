@@ -22,7 +22,7 @@ from contestants.pipeline_nodes import DURABLE, MESSAGES, STREAM, config
 from rows import Row, main
 
 CONTESTANTS = Path(__file__).parent / "contestants" / "pipeline_nodes.py"
-ROUNDS = 3
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 BUCKETS = ("bench", "bench_v1_0_0", "bench_v1_0_0_flow", *(f"bench_v1_0_0_flow_{n}" for n in ("mix", "out", "door")))
 
 

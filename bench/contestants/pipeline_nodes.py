@@ -1,4 +1,4 @@
-"""What bench/pipeline.py measures, one contestant per process: an echoing task of ours and of others, and round trips."""
+"""What bench/pipeline.py measures, each in a process of its own: echoing tasks, ours and others, and round trips."""
 
 from __future__ import annotations
 
