@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fieldstation.core.errors import MissingExtraError
 from fieldstation.pipeline.errors import BrokerError
+from fieldstation.pipeline.orphans import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,13 @@ class Broker:
         config = folder / "nats.conf"
         config.write_text(self._config())
         with (folder / "nats.log").open("ab") as output:
+            # Two servers on one store would spoil it: this one never outlives whoever started it.
             self.process = await asyncio.create_subprocess_exec(
-                binary, "-c", str(config), stdout=output, stderr=output, start_new_session=True
+                *(binary, "-c", str(config)),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         try:
             async with asyncio.timeout(START_S):

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -67,6 +68,7 @@ class MessageRunner:
         self.counts = counts
         self.responses = Responses()
         self.lanes: list[Lane] = []
+        self.observe: Callable[[float], None] | None = None  # called with the milliseconds of each handling
         self.seconds = [0.0, 0]  # handler time and count, for the mean; the metrics read it
         self._backoff = Backoff(config.retry.initial, config.retry.ceiling)
         self._threads = self._new_threads()
@@ -166,8 +168,11 @@ class MessageRunner:
             work.error = error
         finally:
             current.reset(token)
-            self.seconds[0] += time.monotonic() - work.started
+            took = time.monotonic() - work.started
+            self.seconds[0] += took
             self.seconds[1] += 1
+            if self.observe is not None:
+                self.observe(took * 1000)
         if work.delivery.origin.sequence in lane.held:
             work.finished = True
             if not work.unconfirmed:

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from fieldstation.core.errors import MissingExtraError
 from fieldstation.pipeline.bus import Bus, Codec
 from fieldstation.pipeline.config import NodeConfig
 from fieldstation.pipeline.context import ProcessContext, Services
@@ -62,6 +63,7 @@ class NodeService:
         pages = {"/health": self._health_page, "/ready": self._ready_page, "/metrics": self._metrics_page}
         self.http = None if settings.port < 0 else HealthServer(settings.host, settings.port, pages)
         self._initialized = False
+        self._measuring = False
         self._beat = time.monotonic()
 
     @property
@@ -96,6 +98,8 @@ class NodeService:
         )
         if self._process.kind is ProcessType.TRIGGER:
             messaging.on_request = self.runner.responses.expect
+        self._measure()
+        log.info("%s", self._says_what_is_off())
         if self._node.initializer is not None:
             await self.runner.call(self._node.initializer, self.sdk)
         self._initialized = True
@@ -104,6 +108,26 @@ class NodeService:
             await self.http.start()
         self.ready = True
         log.info("%s is ready after %.2f s", self.name, time.monotonic() - self._started)
+
+    def _measure(self) -> None:
+        if not self._config.measurements.endpoint:
+            return
+        try:
+            self.runner.observe = self.sdk.measurements.handled
+            self._measuring = True
+        except MissingExtraError as error:
+            log.warning("measurements are off: %s", error)
+
+    def _says_what_is_off(self) -> str:
+        config = self._config
+        return "; ".join(
+            [
+                f"ephemeral storage: {config.nats.object_store or 'off'}",
+                f"persistent storage: {config.minio.endpoint or 'local folder'}",
+                f"predictions: {config.predictions.endpoint or 'local file'}",
+                f"measurements: {config.measurements.endpoint or 'off'}",
+            ]
+        )
 
     async def run(self) -> None:
         """Work until cancelled, or until the bus is lost or a trigger's runner function fails."""
@@ -122,6 +146,8 @@ class NodeService:
                 await self.runner.call(self._node.finalizer, self.sdk)
             if hasattr(self, "runner"):
                 self.runner.close()
+            if self._measuring:
+                await asyncio.to_thread(self.sdk.measurements.close)
             if hasattr(self, "sdk"):
                 await self.sdk.centralized_config.close()
             if self._bus.connected and self._work is not None and not self._work.done():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from fieldstation.core.retry import Backoff
+from fieldstation.pipeline.orphans import die_with_parent
 from fieldstation.pipeline.state import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -18,15 +17,6 @@ log = logging.getLogger(__name__)
 READY_S = 30.0
 STOP_S = 12.0  # a node drains for eight seconds and then closes
 STEADY_S = 10.0  # a process that ran so long starts its back-off anew
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent() -> None:
-    """In a child before exec: be told to stop when the parent dies, so that a killed supervisor leaves no orphans."""
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Replica:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -143,6 +144,11 @@ def shell(tmp_path):
     return Shell(folder)
 
 
+def listens(host, port):
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 def results(shell):
     with contextlib.suppress(FileNotFoundError):
         return (shell.folder / "results.txt").read_text().split()
@@ -214,6 +220,8 @@ def test_a_replica_that_is_killed_is_started_again_and_a_killed_manager_leaves_n
         process.kill()
         process.wait()
         eventually(lambda: not any(Path(f"/proc/{replica['pid']}").exists() for replica in state["replicas"]))
+        host, _, port = state["nats_url"].removeprefix("nats://").rpartition(":")
+        eventually(lambda: not listens(host, int(port)))
     with shell.up():  # what the dead one left behind does not stop the next
         shell.run("send", "krt.yaml", "door", "again")
         eventually(lambda: results(shell) == ["after", "again"])

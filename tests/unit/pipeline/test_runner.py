@@ -487,3 +487,21 @@ async def test_a_blocked_loop_is_named_in_the_log(monkeypatch, caplog):
         await node.send(StringValue())
     assert "the event loop has stood still" in caplog.text
     assert "test_runner.py" in caplog.text
+
+
+async def test_a_node_says_what_is_off_and_measures_when_it_has_where_to(caplog, monkeypatch):
+    caplog.set_level("INFO")
+    async with run_node(task_of(lambda sdk, payload: None)) as node:
+        assert "persistent storage: local folder; predictions: local file; measurements: off" in caplog.text
+        assert node._service.runner.observe is None
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from fieldstation.pipeline import measurements
+
+    reader = InMemoryMetricReader()
+    monkeypatch.setattr(measurements, "_otlp", lambda config: reader)
+    async with run_node(
+        task_of(lambda sdk, payload: None), values={"measurements": {"endpoint": "127.0.0.1:1"}}
+    ) as node:
+        await node.send(StringValue())
+        assert "runner-process-message-metric" in reader.get_metrics_data().to_json()
