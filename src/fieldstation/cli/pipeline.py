@@ -179,8 +179,9 @@ def down(manifest: Path, product: str, folder: Path | None, delete: bool, purge:
 
         gone = with_plan(manifest, name, place, "", clear)
         click.echo(f"deleted {', '.join(gone)}" if gone else "nothing to delete")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(found.pid, signal.SIGTERM)
+    if state.is_alive(found.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + 25
     while state.is_alive(found.pid) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -15,7 +15,7 @@ from fieldstation.pipeline import manifest, state
 from fieldstation.pipeline.broker import Broker, BrokerSettings
 from fieldstation.pipeline.config import Nats
 from fieldstation.pipeline.discover import command_for
-from fieldstation.pipeline.errors import PipelineRunningError
+from fieldstation.pipeline.errors import PipelineNotRunningError, PipelineRunningError
 from fieldstation.pipeline.plan import Plan, ProcessPlan, make_plan
 from fieldstation.pipeline.supervise import READY_S, Replica
 from fieldstation.pipeline.wire.connection import connect, require_jetstream
@@ -114,9 +114,7 @@ class PipelineService:
     def _refuse_twice(self) -> None:
         try:
             other = state.read(self._settings.folder, self._settings.product)
-        except FileNotFoundError:
-            return
-        except Exception:
+        except PipelineNotRunningError:
             return
         if state.is_alive(other.pid) and other.pid != os.getpid():
             raise PipelineRunningError(product=self._settings.product, pid=other.pid)

@@ -63,14 +63,17 @@ def read(folder: Path, product: str) -> PipelineState:
 
 
 def is_alive(pid: int) -> bool:
-    """True when a process of that id exists."""
+    """True when process `pid` is a pipeline of ours: another program may have the number of a killed one by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        return False  # somebody else's process
+    try:
+        return b"fieldstation" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc").is_dir()
 
 
 def remove(folder: Path) -> None:

@@ -194,7 +194,7 @@ async def test_a_message_that_is_no_protobuf_is_told_once_without_a_foreign_id()
     assert len(node.dead_letters) == 1
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"x" * 100)[:-9], b"\x1f\x8b", b"\x1f\x8bgarbage", b"\x1f"])
+@pytest.mark.parametrize("body", [gzip.compress(b"x" * 100, mtime=0)[:-9], b"\x1f\x8b", b"\x1f\x8bgarbage", b"\x1f"])
 async def test_broken_gzip_is_an_error_message_and_the_node_lives(body):
     async with run_node(task_of(lambda sdk, payload: payload)) as node:
         [output] = await node.send_raw(body)
