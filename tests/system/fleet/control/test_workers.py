@@ -12,7 +12,7 @@ import socketio
 from fieldstation.fleet.control.probe import refuses
 from fieldstation.testing import eventually, free_port
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def state_of(api, name: str = "bench") -> str:
@@ -33,7 +33,9 @@ async def test_hello_is_answered_with_all_leases_and_the_beat(api, worker):
 
 async def test_nothing_counts_before_hello(control):
     sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
-    await sio.connect(control.url, auth={"worker": "w"}, namespaces=["/worker"], transports=["websocket"])
+    await sio.connect(
+        control.url, auth={"worker": "w"}, namespaces=["/worker"], transports=["websocket"], wait_timeout=20
+    )
     answer = await sio.call("device", {"serial": "A1", "state": "available"}, namespace="/worker")
     assert answer["error"]["message"] == "The field event is wrong: say hello first."
     await sio.disconnect()
