@@ -59,7 +59,12 @@ class Subscription:
         self.ended_by: Exception | None = None
         self._arrived = asyncio.Event()
 
-    every = False
+    mode = "newest"
+
+    @property
+    def every(self) -> bool:
+        """True for a client that needs each frame."""
+        return self.mode == "every"
 
     def offer(self, shared: SharedFrame) -> None:
         """Take note of a new frame; never waits."""
@@ -126,7 +131,7 @@ class Newest(Subscription):
 class Every(Subscription):
     """All frames, in order. At most `limit` wait; then new ones are dropped and counted until there is room."""
 
-    every = True
+    mode = "every"
 
     def __init__(self, wanted: Wanted, peer: str, limit: int) -> None:
         super().__init__(wanted, peer)
@@ -180,7 +185,7 @@ class Hub:
         self.subscriptions: list[Subscription] = []
         self.produced = 0
         self.on_demand: Callable[[], None] | None = None
-        self.past = Counters()  # of clients that left
+        self.past = {"newest": Counters(), "every": Counters()}  # of clients that left
         self.left = asyncio.Event()  # set whenever one leaves
 
     @property
@@ -220,9 +225,10 @@ class Hub:
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
             counters = subscription.counters
-            self.past.offered += counters.offered
-            self.past.sent += counters.sent
-            self.past.dropped += counters.dropped
+            past = self.past[subscription.mode]
+            past.offered += counters.offered
+            past.sent += counters.sent
+            past.dropped += counters.offered - counters.sent  # what still waited will not be sent
             self.left.set()
         self._tell()
 
