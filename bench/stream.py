@@ -187,11 +187,11 @@ def raw_paced(count: int) -> float:
     frames = PACED_RATE * PACED_SECONDS
     with (
         running(sys.executable, __file__, "raw-server", str(port), str(frames), str(PACED_RATE)) as server,
-        clients(port, count, frames, 60, every=False) as reports,
+        clients(port, count, frames, 60, every=False),
     ):
-        pass_before = cpu_seconds(server.pid)
+        before = cpu_seconds(server.pid)
         time.sleep(PACED_SECONDS - 1)
-        used = cpu_seconds(server.pid) - pass_before
+        used = cpu_seconds(server.pid) - before
     # While we watched, this many were sent to each client.
     return used / ((PACED_SECONDS - 1) * PACED_RATE * count) * 1e6
 

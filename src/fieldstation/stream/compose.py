@@ -119,3 +119,39 @@ def hp_io(config: HpIoConfig) -> HpIo:
         simulate=config.simulate_daq,
         modules=frozenset(config.module_ids),
     )
+
+
+class UbloxServer:
+    """The service behind `fieldstation stream ublox serve`."""
+
+    name = "ublox"
+
+    def __init__(self, config: ServerConfig) -> None:
+        # Imported here: frame servers need neither the serial line nor UBX.
+        from fieldstation.stream.wire import ubloxcontrol
+
+        self._config = config
+        self._control = ubloxcontrol.UbloxControl()
+        self._grpc = GrpcServer(config, [self._control.handler()], [ubloxcontrol.SERVICE])
+
+    @property
+    def url(self) -> str:
+        """Host and port to which clients connect."""
+        return self._grpc.url
+
+    async def start(self) -> None:
+        """Bind and listen."""
+        await self._grpc.start()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._grpc.wait()
+
+    async def stop(self) -> None:
+        """End streams, let go of the receiver, stop the server."""
+        await self._control.close()
+        await self._grpc.stop(self._config.shutdown_grace_period)
+
+    def health(self) -> dict[str, object]:
+        """It is well while it runs."""
+        return {"ok": True}

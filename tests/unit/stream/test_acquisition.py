@@ -145,8 +145,11 @@ async def test_without_force_active_readers_are_named_and_undisturbed():
         with pytest.raises(ReadersActiveError, match=r"1 StreamImages.*peer-1"):
             await w.acquisition.init(request("other"))
         assert not task.done()
-        task.cancel()
-        await asyncio.wait([task])
+        with pytest.raises(ReadersActiveError):  # the refusal broke nothing
+            await w.acquisition.init(request("other"))
+        assert await w.acquisition.init(request("third", force=True)) is None
+        with pytest.raises(StreamEndedError):
+            await task
 
 
 async def test_force_ends_the_readers_first():

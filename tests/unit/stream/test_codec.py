@@ -14,11 +14,18 @@ from fieldstation.stream.wire.codec import (
     struct_to_dict,
 )
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
-
-from .frames import frame
-from .test_pff import headers
+from fieldstation.testing.frames import frame
 
 encoder = Encoder("host")
+headers = st.dictionaries(
+    st.text(),
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=5,
+)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

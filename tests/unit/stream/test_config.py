@@ -88,11 +88,11 @@ def test_a_wrong_field_is_named(tmp_path, change, words):
 def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
     path = tmp_path / "c.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(ConfigError, match="c.json"):
+    with pytest.raises(ConfigError, match=r"c\.json"):
         load_server(path, environ={})
-    with pytest.raises(ConfigError, match="c.json"):
+    with pytest.raises(ConfigError, match=r"c\.json"):
         load_hp_io(path)
-    with pytest.raises(ConfigError, match="missing.json"):
+    with pytest.raises(ConfigError, match=r"missing\.json"):
         load_hp_io(tmp_path / "missing.json")
 
 

@@ -11,8 +11,7 @@ from fieldstation.stream.model import PRODUCTS
 from fieldstation.stream.pff import format_frame
 from fieldstation.stream.record import PffRecorder
 from fieldstation.stream.writer import PffWriter
-
-from .frames import frame, header, name, pixels, raw
+from fieldstation.testing.frames import frame, header, name, pixels, raw
 
 REAL = Path("/work/shared/data/panoseti")
 real_files = sorted(REAL.glob("start_*.pff"))

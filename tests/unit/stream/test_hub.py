@@ -5,8 +5,7 @@ import pytest
 from fieldstation.stream.errors import StreamEndedError
 from fieldstation.stream.hub import Every, Hub, Newest
 from fieldstation.stream.model import Wanted
-
-from .frames import frame
+from fieldstation.testing.frames import frame
 
 ALL = Wanted(movie=True, pulse_height=True, modules=frozenset(), interval_s=0.0)
 

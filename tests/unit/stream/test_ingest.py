@@ -3,8 +3,7 @@ from hypothesis import strategies as st
 
 from fieldstation.stream.model import PRODUCTS
 from fieldstation.stream.sources.ingest import Deframer
-
-from .frames import raw
+from fieldstation.testing.frames import raw
 
 
 def sent(number, module_id=258):

@@ -13,8 +13,7 @@ from fieldstation.stream.wire.parse import (
     white_rabbit_ns,
 )
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
-
-from .frames import frame
+from fieldstation.testing.frames import frame
 
 
 def image(product, number=0):

@@ -6,8 +6,7 @@ from fieldstation.stream.plot import PanoImagePreviewer, PulseHeightDistribution
 from fieldstation.stream.wire.codec import encode_image
 from fieldstation.stream.wire.parse import parse_pano_image
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
-
-from .frames import frame, name
+from fieldstation.testing.frames import frame, name
 
 matplotlib.use("Agg")
 
@@ -91,5 +90,5 @@ async def test_pictures_are_written_without_a_screen(tmp_path, suffix, magic):
 
 
 async def test_another_kind_of_picture_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="png or .gif"):
+    with pytest.raises(ValueError, match=r"png or \.gif"):
         await show(PanoImagePreviewer(True, True), stream([]), tmp_path / "x.bmp", None)

@@ -3,8 +3,7 @@ import os
 import pytest
 
 from fieldstation.stream.sources.run import RunFollower
-
-from .frames import name, raw
+from fieldstation.testing.frames import name, raw
 
 
 def put(folder, product, numbers, *, module_id=1, seqno=0, start="2024-07-25T04:34:46Z"):

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from fieldstation.stream.pff import parse_name
 from fieldstation.stream.sources.tail import Tail
-
-from .frames import header, name, pixels, raw
+from fieldstation.testing.frames import header, name, pixels, raw
 
 
 @pytest.fixture
