@@ -16,7 +16,7 @@ import threading
 import time
 import timeit
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -69,17 +69,20 @@ async def raw_server(port: int, frames: int, rate: float) -> None:
 async def client(port: int, frames: int, seconds: float, every: bool) -> None:
     """Count messages without looking into them; print what was seen as JSON."""
     request = pb.StreamImagesRequest(stream_movie_data=True, stream_pulse_height_data=True).SerializeToString()
-    metadata = (("fieldstation-mode", "every"),) if every else ()
+    metadata: tuple[tuple[str, str], ...] = (("fieldstation-mode", "every"),) if every else ()
     times: list[float] = []
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     async with channel:
         call = channel.unary_stream(METHOD)(request, metadata=metadata, timeout=seconds)
         print("ready", flush=True)
-        with suppress(grpc.aio.AioRpcError):
+        try:
             async for _ in call:
                 times.append(time.monotonic())
                 if len(times) >= frames:
                     break
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or not times:
+                raise
         call.cancel()
     usage = os.times()
     print(json.dumps({"count": len(times), "first": times[0], "last": times[-1], "cpu": usage.user + usage.system}))

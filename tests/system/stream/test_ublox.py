@@ -122,10 +122,14 @@ async def test_an_unplugged_receiver_ends_its_streams_with_the_reason(host):
         await anext(stream)
         receiver.unplug()
         messages = []
-        with pytest.raises(grpc.aio.AioRpcError):
+
+        async def read():
             async with asyncio.timeout(20):
                 async for message in stream:
                     messages.append(message)
+
+        with pytest.raises(grpc.aio.AioRpcError):
+            await read()
         assert messages[-1]["type"] == "ERROR"
 
 
