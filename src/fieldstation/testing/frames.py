@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,3 +64,10 @@ def name(product: str, module_id: int = 1, seqno: int = 0, start: str = "2024-07
     stamp = start.replace(":", "_")
     bpp = PRODUCTS[product].bytes_per_pixel
     return f"start_{stamp}.dp_{product}.bpp_{bpp}.module_{module_id}.seqno_{seqno}.pff"
+
+
+def recorded() -> Path | None:
+    """Return the folder of real observing data: FIELDSTATION_PANOSETI, or `shared/data/panoseti` above the tree."""
+    named = os.environ.get("FIELDSTATION_PANOSETI")
+    folders = [Path(named)] if named else [above / "shared/data/panoseti" for above in Path.cwd().parents]
+    return next((folder for folder in folders if folder.is_dir()), None)

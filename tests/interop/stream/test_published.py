@@ -13,11 +13,11 @@ from fieldstation.stream.client import AioDaqDataClient
 from fieldstation.stream.pff import parse_name
 from fieldstation.testing import free_port, running
 from fieldstation.testing.frame_server import RunWriter
-from fieldstation.testing.frames import header, pixels
+from fieldstation.testing.frames import header, pixels, recorded
 
 pytestmark = pytest.mark.timeout(120)
 
-REAL = Path("/work/shared/data/panoseti")
+REAL = recorded()
 
 
 class Feeding:
@@ -159,7 +159,7 @@ def test_eight_clients_at_once(client, data_dir):
             assert_exact(frames)
 
 
-@pytest.mark.skipif(not list(REAL.glob("*.pff")), reason="the real observing data are not on this machine")
+@pytest.mark.skipif(REAL is None, reason="the real observing data are not on this machine")
 def test_real_observing_data(client):
     options = {"update_interval_seconds": 0.01, "simulate_daq": False, "force": True, "module_ids": []}
     assert client.run("init", node_data_dir=str(REAL), **options)
