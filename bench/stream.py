@@ -6,6 +6,7 @@ FIELDSTATION_PUBLISHED_STREAM names the Python of an environment with panoseti-g
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import statistics
@@ -33,7 +34,7 @@ from fieldstation.stream.writer import PffWriter, run_folder
 from fieldstation.testing import ServerProcess, free_port, running
 
 METHOD = "/daqdata.DaqData/StreamImages"
-FRAMES = 6000
+FRAMES = 4000
 PACED_RATE = 400
 PACED_SECONDS = 4
 IMG16 = PRODUCTS["img16"]
@@ -91,6 +92,7 @@ async def client(port: int, frames: int, seconds: float, every: bool) -> None:
 # Parent
 
 
+@functools.cache
 def frames_of(count: int, module: int = 1) -> list[bytes]:
     """PFF frames, formatted before the clock starts; the header tells when the bytes were made."""
     sky = Sky(module)

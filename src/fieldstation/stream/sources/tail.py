@@ -104,13 +104,16 @@ class Tail:
         wide = False
         while len(found) < limit:
             size = self._budget(limit - len(found), until, wide)
-            data = self._pread(size)
+            # Asked first: a buffer for a whole turn costs more than the one frame that is usually there.
+            data = self._pread(min(size, self.size() - self.offset))
             at = 0
             while len(found) < limit:
                 result = next_frame(data, at, self._name.product.image_bytes)
                 if result is None:
                     break
                 at = self._take(data, at, result, found)
+            if at == len(data) < size:
+                return found  # all that is there, and no beginning of another
             if at == 0:
                 if wide or len(data) < size:
                     return found  # nothing complete is left
@@ -159,7 +162,7 @@ class Tail:
         return size if until is None else max(0, min(size, until - self.offset))
 
     def _pread(self, size: int) -> bytes:
-        return os.pread(self._open(), size, self.offset)
+        return os.pread(self._open(), size, self.offset) if size > 0 else b""
 
     def _take(self, data: bytes, at: int, result: Found | Damaged, found: list[Frame]) -> int:
         """Record one result of the parser and return where the next one starts in `data`."""
