@@ -51,7 +51,7 @@ class ProductTail:
                 rolled_over = self._next_has_data()
                 if every:
                     frames += self.current.read(FRAMES_PER_TURN - len(frames))
-                    if len(frames) >= FRAMES_PER_TURN:
+                    if len(frames) >= FRAMES_PER_TURN or self.current.behind:
                         return frames
                 elif (newest := self.current.newest()) is not None:
                     frames = [newest]
