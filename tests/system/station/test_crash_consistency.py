@@ -103,6 +103,7 @@ def test_a_disk_that_cannot_be_written_is_refused_in_one_sentence(small_disk):
     pid = agent._line.ask(("ping",))
     agent.teardown()
     os.kill(pid, 9)
+    wait_for(lambda: not Path(f"/proc/{pid}/maps").exists() or not Path(f"/proc/{pid}/maps").read_text())
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     again = MessagingAgent(small_disk / "data", deadline_s=2)
     with pytest.raises(OutboxUnavailableError, match="not stored"):
@@ -156,5 +157,5 @@ def test_a_broken_queue_file_is_set_aside_told_to_the_server_and_the_archive_sta
     bodies = [item.message_body for item in agent.get_n_latest_messages(10, [])]
     assert any(body.variant == "log" and "set aside" in body.subject for body in bodies)
     (day,) = (store.folder / "messages").glob("*.csv")
-    assert day.read_text().count('""n"":') == 51
+    wait_for(lambda: day.read_text().count('""n"":') == 51)
     agent.teardown()

@@ -158,7 +158,8 @@ class Site:
         if lock.exists() and (pid := lock.read_text()) and birth_of(int(pid)):
             os.killpg(int(pid), signal.SIGKILL)
         if self.station._server is not None:
-            self.station.server.kill()
+            self.station.server.send(signal.SIGKILL)
+            self.station.server.process.wait()
 
 
 @pytest.fixture
