@@ -21,7 +21,7 @@ from fieldstation.testing import program, wait_for
 pytestmark = pytest.mark.timeout(90)
 
 
-def test_a_write_ahead_log_cut_at_every_write_boundary_opens_with_whole_commits(tmp_path):
+def test_fault_power_loss_a_log_cut_at_every_write_boundary_opens_with_whole_commits(tmp_path):
     path = tmp_path / "a" / "q.sqlite3"
     connection = open_for_writing(path)
     connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -70,7 +70,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def test_a_full_disk_refuses_loudly_and_nothing_acknowledged_is_lost(small_disk):
+def test_fault_disk_full_refuses_loudly_and_nothing_acknowledged_is_lost(small_disk):
     agent = MessagingAgent(small_disk / "data")
     body = DataMessageBody(data={"text": "x" * 20_000})
     stored = 0
