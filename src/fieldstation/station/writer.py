@@ -117,7 +117,9 @@ class Writer:
 
     def _write_files(self) -> None:
         if self._to_file:
-            self._days.append(self._to_file)
+            # On a full disk the store needs what room there is; the files are made whole from it later.
+            if self._ballast:
+                self._days.append(self._to_file)
             self._to_file = []
 
     def _collect(self, listener: socket.socket, timeout_s: float, requests: list[tuple[Client, Any]]) -> None:
@@ -188,9 +190,13 @@ class Writer:
             try:
                 return self._transaction(lambda: ["ok", self._do(client, request)])
             except sqlite3.Error as error:
-                if not self._mended(error):
+                if self._mended(error):
+                    return self._transaction(lambda: ["ok", self._do(client, request)])
+                if request[0] == "add" or not rescue.is_full(error, self._folder):
                     raise
-                return self._transaction(lambda: ["ok", self._do(client, request)])
+                # An acknowledgement is what makes room: it may use the last of it.
+                with self._ballast.given_up():
+                    return self._transaction(lambda: ["ok", self._do(client, request)])
         except sqlite3.Error as error:
             code = "full" if rescue.is_full(error, self._folder) else "store"
             log.error("a request was refused: %s", error)

@@ -176,7 +176,7 @@ def test_fault_13_a_signal_to_the_whole_group_does_not_end_the_sender(make_stati
     assert sorted(set(counter.numbers)) == list(range(200))
 
 
-def test_fault_14_a_thousand_messages_are_delivered_and_none_is_left(make_station, line, counter, config_for):
+def test_fault_14_and_rate_a_thousand_messages_are_delivered_and_none_is_left(make_station, line, counter, config_for):
     station = make_station(config_for(line.port), **numbers(1000)).start()
     everything(counter, 1000)
     wait_for(lambda: station.snapshot()["queues"]["backend"]["depth"] == 0, 20)
