@@ -144,10 +144,12 @@ def database(folder: Path, count: int = 50_000) -> list[Row]:
 def logs(folder: Path, count: int = 50_000) -> list[Row]:
     numbers = iter(range(1_000))
     sys.stdout.flush()
-    keep, nowhere = sys.stdout, open(os.devnull, "w")
+    keep, nowhere = sys.stdout, Path(os.devnull).open("w")  # noqa: SIM115 - for the process's life
 
     def raw() -> float:
-        logger = logging.Logger("raw", logging.DEBUG)
+        logger = logging.getLogger("raw")
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
         handler = logging.FileHandler(folder / f"raw{next(numbers)}.log")
         handler.setFormatter(logging.Formatter("%(asctime)s - [%(levelname)s] - %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
