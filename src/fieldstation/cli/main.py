@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("fieldstation.cli.demo:demo", "Everything, simulated, on this machine."),
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "kit": ("fieldstation.cli.kit:kit", "Small tools: files over sockets, MQTT, SQLite, Slack."),
+    "approvals": ("fieldstation.cli.approvals:approvals", "Look at requests for approval and answer them."),
     "stream": ("fieldstation.cli.stream:stream", "Stream camera frames live from acquisition files."),
     "plugins": ("fieldstation.cli.plugins:plugins", "List drivers and other plugins, and why one does not load."),
     "station": ("fieldstation.cli.station:station", "Run a remote computer unattended, lose no reading."),
