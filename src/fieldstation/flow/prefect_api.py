@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import Any
 
 from fieldstation.core.log import mask
+from fieldstation.core.retry import Backoff
 from fieldstation.flow.errors import PrefectUnreachableError
 from fieldstation.kit.environment import setting
 
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+BUSY_TRIES = 8
+_BUSY = Backoff(initial_s=0.3, ceiling_s=5.0)
 
 COMMAND_FLOW = "Run Approved Command"
 COMMAND_ENTRYPOINT = "fieldstation.flow.pool_flow.run_approved_command"
@@ -22,6 +27,10 @@ COMMAND_ENTRYPOINT = "fieldstation.flow.pool_flow.run_approved_command"
 
 class NotFoundError(PrefectUnreachableError):
     """The Prefect server {url} does not know this: {problem}."""
+
+
+class _BusyError(PrefectUnreachableError):
+    """The Prefect server {url} is too busy: {problem}. Try again later."""
 
 
 class PrefectApi:
@@ -39,6 +48,15 @@ class PrefectApi:
         elif login := setting("PREFECT_API_AUTH_STRING"):
             headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
         data = json.dumps(body).encode() if body is not None else None
+        # A server on SQLite answers 503 while its database is busy, and has then done nothing.
+        for attempt in range(BUSY_TRIES - 1):
+            try:
+                return self._once(method, path, data, headers)
+            except _BusyError:
+                time.sleep(_BUSY.delay(attempt))
+        return self._once(method, path, data, headers)
+
+    def _once(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - the user's own address
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310 - as above
@@ -47,7 +65,7 @@ class PrefectApi:
         except urllib.error.HTTPError as error:
             with error:
                 problem = error.read(2000).decode("utf-8", "replace") or f"HTTP {error.code}"
-                kind = NotFoundError if error.code == 404 else PrefectUnreachableError
+                kind = {404: NotFoundError, 429: _BusyError, 503: _BusyError}.get(error.code, PrefectUnreachableError)
             raise kind(url=mask(self.url), problem=f"{method} {path}: {problem}") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             problem = str(getattr(error, "reason", None) or error)

@@ -145,7 +145,7 @@ def approved(record: Approval) -> bool:
 def reserve_devices(
     amount: int, *, client: str = "flow", control: str | None = None, wait_s: float = 600.0, factory: Any = None
 ) -> Iterator[Any]:
-    """Hold devices for a block: `with reserve_devices(2) as boards: ...` yields the connected client.
+    """Hold devices for a block; it yields the connected client, whose documented methods talk to them.
 
     They are given back when the block ends, and when the process dies (the control ends a lease without a socket).
     """
@@ -162,7 +162,7 @@ def reserve_devices(
 @task(name="Evaluate")
 def evaluate(boards: Any, evaluations: Sequence[Any]) -> list[Any]:
     """Evaluate bitstreams on reserved boards; returns the results in the order they arrive."""
-    return [result for batch in boards.evaluateEvaluations(list(evaluations)) for result in [batch]]
+    return list(boards.evaluateEvaluations(list(evaluations)))
 
 
 @task(name="Record Frames")
