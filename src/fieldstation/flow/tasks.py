@@ -161,25 +161,29 @@ def reserve_devices(
 
 @task(name="Evaluate")
 def evaluate(boards: Any, evaluations: Sequence[Any]) -> list[Any]:
-    """Evaluate bitstreams on reserved boards; returns the results in the order they arrive."""
+    """Evaluate on reserved devices; returns the results (`serial, evaluation, value`) in the order they arrived."""
     return list(boards.evaluateEvaluations(list(evaluations)))
 
 
 @task(name="Record Frames")
-def record_frames(host: str, count: int, *, port: int = 50051, timeout_s: float = 60.0) -> list[Any]:
-    """Collect `count` frames of a stream server; DeadlineError when they do not come in time."""
+def record_frames(host: str, count: int, *, timeout_s: float = 60.0, **what: Any) -> list[Any]:
+    """Collect `count` frames of the stream server `host` (`name:port`); DeadlineError when they do not come in time.
+
+    `what` is handed to the client: `movie`, `pulse_height`, `modules`, `every`.
+    """
     from fieldstation import stream
 
     frames: list[Any] = []
-    end = time.monotonic() + timeout_s
-    with stream.DaqDataClient({"daq_nodes": [{"ip_addr": host, "port": port}]}, None) as client:
-        for frame in client.stream_images([host], stream_movie_data=True, stream_pulse_height_data=True):
-            frames.append(frame)
-            if len(frames) >= count:
-                return frames
-            if time.monotonic() > end:
-                break
-    raise DeadlineError(what=f"recording {count} frames from {host}", deadline_s=timeout_s)
+    with stream.DaqDataClient({"daq_nodes": [{"ip_addr": host}]}) as client:
+        try:
+            for frame in client.frames([host], timeout_s=timeout_s, **what):
+                frames.append(frame)
+                if len(frames) >= count:
+                    return frames
+        except Exception as error:
+            problem = f"recording {count} frames from {host} ({len(frames)} came)"
+            raise DeadlineError(what=problem, deadline_s=f"{timeout_s:g}") from error
+    raise DeadlineError(what=f"recording {count} frames from {host} ({len(frames)} came)", deadline_s=f"{timeout_s:g}")
 
 
 @task(name="Wait for Reading")
