@@ -120,6 +120,7 @@ def test_a_denied_and_an_expired_request_end_as_such_and_nothing_runs(lab: Any, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak
 def test_prefect_restarted_while_a_flow_waits_costs_nothing(lab: Any, serving: Any, tmp_path: Path) -> None:
     before = {r["id"] for r in lab.api.call("POST", "/flow_runs/filter", {})}
     worker = ServerProcess(

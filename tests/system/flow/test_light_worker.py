@@ -160,6 +160,7 @@ def test_a_worker_that_is_stopped_reports_what_it_cut(lab: Any, pool: str, tmp_p
     assert ended(lab, run)["state_type"] == "CRASHED"
 
 
+@pytest.mark.soak
 def test_a_prefect_server_that_restarts_is_waited_for(lab: Any, pool: str) -> None:
     action = command_action("echo after", pool=pool)
     with worker(lab) as process:
