@@ -20,7 +20,7 @@ from rows import Row, main
 
 from fieldstation.fleet.client.evaluation import PulseCountEvaluation
 from fieldstation.fleet.client.session import FleetClient
-from fieldstation.testing import running
+from fieldstation.testing import eventually, running
 
 BITSTREAM_BYTES = 104_090
 BOARDS = 4
@@ -222,7 +222,17 @@ async def broadcast(control: str, bare: str, clients: int = 50, rounds: int = 15
     )
 
 
+async def all_free(control: str) -> None:
+    async with FleetClient(control, "bench") as client:
+
+        async def free() -> bool:
+            return await client.available() == BOARDS
+
+        await eventually(free, 30)
+
+
 async def measure_all(control: str, bare: str, folder: Path) -> list[Row]:
+    await all_free(control)
     return [
         *await available(control, bare),
         await cycles(control),

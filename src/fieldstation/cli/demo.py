@@ -57,7 +57,12 @@ async def _experiment(url: str, files: list[Path]) -> list[Result]:
     from fieldstation.cli.fleet.evaluate import show, with_progress
     from fieldstation.fleet.client.session import FleetClient
 
-    async with FleetClient(url, "demo") as client:
+    client, free = FleetClient(url, "demo"), asyncio.Event()
+    # The worker accepts clients before control has heard of its boards, so their news is waited for.
+    client.events.subscribe(lambda event: free.set() if event.contents.get("amount", 0) >= 2 else None)
+    async with client:
+        async with asyncio.timeout(60):
+            await free.wait()
         held = await client.reserve(2, wait_s=60)
         click.echo(f"Reserved {', '.join(held)}; evaluating {len(files)} circuits on both.", err=True)
         results = await with_progress(client, "pulsecount", files, held, timeout_s=30)

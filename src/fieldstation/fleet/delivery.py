@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from fieldstation.fleet.errors import problem
 from fieldstation.fleet.worker_store import WorkerStore
 
 log = logging.getLogger(__name__)
@@ -206,11 +205,6 @@ class _Announcement:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-
-
-def refusal(serial: str, error: Exception) -> str:
-    """Return the wire's message that a command for `serial` was refused."""
-    return json.dumps({"serial": serial, "contents": [{"event": "refused", **problem(error)}]})
 
 
 def _nothing() -> None:

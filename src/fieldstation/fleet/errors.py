@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fieldstation.core.errors import FieldstationError
 
 
@@ -54,11 +52,3 @@ class ControlUnreachableError(FleetError):
 
 class ReservationFailedError(FleetError):
     """The device {serial} was reserved but did not get ready: {reason}."""
-
-
-def problem(error: Exception) -> dict[str, Any]:
-    """Return `reason` (a code), `message` and, when one is to blame, `field`."""
-    fields = getattr(error, "fields", {})
-    code = fields.get("code") or (error.code if isinstance(error, FleetError) else "failed")
-    found = {"reason": code, "message": str(error) or type(error).__name__}
-    return {**found, "field": fields["field"]} if "field" in fields else found

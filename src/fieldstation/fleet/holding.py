@@ -88,10 +88,6 @@ class Holdings:
     def __iter__(self) -> Iterator[Held]:
         return iter(list(self._leases.values()))
 
-    def fence(self, serial: str) -> int:
-        """The highest fencing number seen for a device; 0 when it was never reserved here."""
-        return self.fences.get(serial, 0)
-
     def add(self, held: Held) -> None:
         """Take up a lease, or more devices for one that is known."""
         self._leases[held.id] = held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,17 +11,19 @@ from typing import Any
 
 from fieldstation.core import log as logs
 from fieldstation.fleet.driver import Driver, Hotplug
+from fieldstation.fleet.holding import Held
 from fieldstation.fleet.model import DeviceState, Health
 from fieldstation.fleet.states.device import Device, DeviceBrokenError, Item
 from fieldstation.fleet.states.lifecycle import BrokenState, fresh
 from fieldstation.fleet.states.machine import Factory, Machine
+from fieldstation.fleet.states.reservable import Kind
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Hosted:
-    """One device with its machine. `lease` is the id of the lease it serves, `refused` why it is no longer offered."""
+    """One device with its machine. `lease` is the id of the lease it serves."""
 
     device: Device
     machine: Machine
@@ -43,6 +46,11 @@ class Hosted:
             return DeviceState.RESERVED
         current = self.machine.state
         return DeviceState.AWAIT_FLASH_DEFAULT if current is None else current.status
+
+    def begin(self, wanted: Kind, held: Held) -> None:
+        """Put it into the state that the lease wants."""
+        self.lease = held.id
+        self.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
 
     def body(self, fence: int) -> dict[str, Any]:
         """Return the wire's device object."""

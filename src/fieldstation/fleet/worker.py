@@ -11,7 +11,7 @@ from typing import Any
 
 from fieldstation.core.events import Publisher
 from fieldstation.core.security import hash_token, new_token
-from fieldstation.fleet.delivery import Delivery, Session, refusal, watch
+from fieldstation.fleet.delivery import Delivery, Session, watch
 from fieldstation.fleet.driver import Driver
 from fieldstation.fleet.errors import (
     BadRequestError,
@@ -21,6 +21,7 @@ from fieldstation.fleet.errors import (
 from fieldstation.fleet.holding import Held, Holdings
 from fieldstation.fleet.hosted import Devices, Hooks, Hosted
 from fieldstation.fleet.model import DeviceState
+from fieldstation.fleet.refusals import refusal
 from fieldstation.fleet.states.device import Item
 from fieldstation.fleet.states.lifecycle import fresh
 from fieldstation.fleet.states.reservable import Kind, kind
@@ -110,7 +111,7 @@ class Worker:
             "boot": self.boot,
             "kinds": self._all_kinds,
             "draining": self.draining,
-            "devices": [hosted.body(self.holdings.fence(hosted.serial)) for hosted in self.devices.all()],
+            "devices": [hosted.body(self._fence(hosted.serial)) for hosted in self.devices.all()],
             "leases": [held.id for held in self.holdings.active()],
         }
 
@@ -160,9 +161,7 @@ class Worker:
         hosted = self.devices.get(serial)
         if hosted is None:
             return "it is not plugged into this worker"
-        if fence < self.holdings.fence(serial) or (
-            fence == self.holdings.fence(serial) and hosted.lease not in (held.id, None)
-        ):
+        if fence < self._fence(serial) or (fence == self._fence(serial) and hosted.lease not in (held.id, None)):
             return "stale_fence"
         if held.kind not in hosted.kinds:
             return f"its driver {hosted.driver} does not offer the kind {held.kind}"
@@ -184,7 +183,7 @@ class Worker:
                 continue
             if hosted.lease is not None and hosted.lease != held.id:
                 self._end(hosted.lease, serial, "somebody else has it by now")
-            _begin(hosted, wanted, held)
+            hosted.begin(wanted, held)
         self.holdings.add(held)
         for session in self._sessions:
             if held.token_hash in session.unknown:
@@ -262,7 +261,7 @@ class Worker:
             client="local",
             kind=kind_name,
             args=dict(args),
-            fences={serial: self.holdings.fence(serial) + 1},
+            fences={serial: self._fence(serial) + 1},
             ends_at=self._clock() + LOCAL_LEASE_S,
         )
         watch(self._store.save(held, self._clock()))
@@ -330,12 +329,12 @@ class Worker:
 
     def refuse(self, session: Session, serial: str, error: Exception) -> None:
         """Tell a client that its command was not carried out."""
-        session.send(refusal(serial, error), _nothing)
+        session.send(refusal(serial, error), lambda: None)
 
     # --- what devices tell -------------------------------------------------------------------------------------
 
     def _changed(self, hosted: Hosted) -> None:
-        body = hosted.body(self.holdings.fence(hosted.serial))
+        body = hosted.body(self._fence(hosted.serial))
         news = tuple(map(str, body.values()))
         if news != hosted.reported:
             hosted.reported = news
@@ -355,7 +354,7 @@ class Worker:
             hosted.lease = held.id
             self._lost(hosted, "the worker was restarted")
         else:
-            _begin(hosted, kind(held.kind), held)
+            hosted.begin(kind(held.kind), held)
 
     def _gone(self, hosted: Hosted) -> None:
         self.reports.publish(("gone", {"serial": hosted.serial}))
@@ -381,6 +380,9 @@ class Worker:
 
     # --- small things ------------------------------------------------------------------------------------------
 
+    def _fence(self, serial: str) -> int:
+        return self.holdings.fences.get(serial, 0)
+
     def _hosted(self, serial: str) -> Hosted:
         hosted = self.devices.get(serial)
         if hosted is None:
@@ -392,12 +394,3 @@ class Worker:
         if held is None or held.ended_at is not None:
             raise BadRequestError(field="lease", problem=f"there is no lease {lease_id} here")
         return held
-
-
-def _begin(hosted: Hosted, wanted: Kind, held: Held) -> None:
-    hosted.lease = held.id
-    hosted.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
-
-
-def _nothing() -> None:
-    pass

@@ -39,21 +39,22 @@ async def fleet(folder: Path, *, port: int, boards: int = 4) -> AsyncIterator[De
 
     `folder` is absolute and exists.
     """
-    database = f"sqlite:///{folder / 'fleet.db'}"
-    async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(
-            child("control", ["fleet", "control", "--port", str(port), "--database", database], folder)
-        )
-        worker = ["fleet", "worker", "--control", url, "--name", "demo", "--port", "0", "--simulate", str(boards)]
-        await stack.enter_async_context(child("worker", [*worker, "--dir", str(folder / "worker")], folder))
+    url = f"http://127.0.0.1:{port}"
+    control = ["fleet", "control", "--port", str(port), "--database", f"sqlite:///{folder / 'fleet.db'}"]
+    worker = ["fleet", "worker", "--control", url, "--name", "demo", "--port", "0", "--simulate", str(boards)]
+    # Both at once: each needs seconds to load its modules, and the worker looks for its control by itself.
+    async with (
+        child("control", control, folder) as first,
+        child("worker", [*worker, "--dir", str(folder / "worker")], folder) as second,
+    ):
+        await asyncio.gather(_ready("control", first, folder), _ready("worker", second, folder))
         yield Demo(url, folder)
 
 
 @asynccontextmanager
-async def child(what: str, arguments: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Run `fieldstation <arguments>` until the block ends; yields the address of its `ready` line."""
-    log = folder / f"{what}.log"
-    with log.open("ab") as errors:
+async def child(what: str, arguments: Sequence[str], folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `fieldstation <arguments>` until the block ends; it logs to `<what>.log` in the folder."""
+    with (folder / f"{what}.log").open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "fieldstation", *arguments),
             stdin=asyncio.subprocess.DEVNULL,
@@ -64,13 +65,14 @@ async def child(what: str, arguments: Sequence[str], folder: Path) -> AsyncItera
             preexec_fn=_die_with_parent,
         )
     try:
-        yield await _ready(what, process, log)
+        yield process
     finally:
         await _stop(process)
 
 
-async def _ready(what: str, process: asyncio.subprocess.Process, log: Path) -> str:
+async def _ready(what: str, process: asyncio.subprocess.Process, folder: Path) -> str:
     assert process.stdout is not None
+    log = folder / f"{what}.log"
     try:
         async with asyncio.timeout(READY_S):
             while line := (await process.stdout.readline()).decode(errors="replace"):
@@ -107,14 +109,16 @@ def _die_with_parent() -> None:
 
 
 def free_port(wanted: int) -> int:
-    """Return `wanted`, or another free port when somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return 0
-    return wanted
+    """Return `wanted`, or the number of a free port when it is 0 or somebody listens there already."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoStartError(what="control", problem="there is no free port", log="empty")
 
 
 def make_bitstreams(folder: Path, count: int = 6) -> list[Path]:

@@ -17,7 +17,15 @@ from typing import Any
 import fake_fleet
 import pytest
 
-from fieldstation.fleet import Event, EventServer, PulseCountClient, PulseCountEvaluation, VarMaxClient, register
+from fieldstation.fleet import (
+    BaseClient,
+    Event,
+    EventServer,
+    PulseCountClient,
+    PulseCountEvaluation,
+    VarMaxClient,
+    register,
+)
 from fieldstation.fleet.blocking.handlers import AbstractEventHandler
 from fieldstation.fleet.errors import ControlUnreachableError, NotEnoughDevicesError
 
@@ -114,6 +122,13 @@ def test_variance_values_are_floats_with_samples_when_asked_for(served: Any, bit
         "flush_at_bitstreams_remaining": 25,
         "send_waveform": True,
     }
+
+
+def test_any_kind_can_be_reserved_with_its_arguments(served: Any) -> None:
+    with BaseClient(served.url, "ann", LOGGER) as client:
+        assert client.reserveKind(1, "example state", {"message": "hi"}) == ["A"]
+    (asked,) = [body for path, body in served.posts if path == "/reserve"]
+    assert (asked["kind"], asked["args"]) == ("example state", {"message": "hi"})
 
 
 def test_too_few_devices_raise_and_other_refusals_are_false(served: Any) -> None:
@@ -245,6 +260,19 @@ def test_a_signal_ends_reservations_too(served: Any) -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM, errors
+    assert served.held == {}
+
+
+@pytest.mark.timeout(30)
+def test_ctrl_c_in_the_middle_of_evaluating_ends_reservations_too(served: Any, bitstream: Path) -> None:
+    served.answer = lambda *_: None
+    process = script(served, f"for _ in client.evaluateBitstreams([{str(bitstream)!r}] * 100): pass")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reserved\n"
+    served.call(served.until(lambda: bool(served.requests)))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors
     assert served.held == {}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fieldstation.fleet.client.evaluation import EvaluationFailed, PulseCountEvaluation, Result
+from fieldstation.fleet.client.reserving import parse_row
 from fieldstation.fleet.client.session import FleetClient
 from fieldstation.fleet.errors import (
     ControlUnreachableError,
@@ -302,6 +304,35 @@ async def test_a_lease_that_the_worker_refuses_is_an_error_with_its_reason(fleet
         with pytest.raises(LeaseRefusedError, match="over"):
             await client.reserve(1)
         assert client.serials == ["A"]
+
+
+async def test_a_worker_at_a_wrong_address_is_named_and_nothing_is_kept(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fieldstation.fleet.client.session.REACH_S", 0.3)
+    usual = fleet._usual("/reserve")
+
+    async def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        status, rows = await usual(body)
+        return status, [{**row, "url": "http://lease:x@127.0.0.1:9"} for row in rows]
+
+    fleet.replies["/reserve"] = reply
+    async with FleetClient(fleet.url, "ann") as client:
+        with pytest.raises(ReservationFailedError, match="cannot be reached"):
+            await client.reserve(1)
+        assert fleet.held == {}
+        assert client.serials == []
+
+
+async def test_a_clock_that_is_hours_off_changes_nothing(fleet: Any) -> None:
+    async with FleetClient(fleet.url, "ann") as client:
+        client.control._note_clock("Fri, 20 Nov 2026 12:00:00 GMT")
+        there = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+        assert abs((client.control.now() - there).total_seconds()) < 5
+        row = {"serial": "A", "url": "http://x:1", "until": (there + timedelta(hours=1)).isoformat()}
+        assert 3590 < parse_row(row, "pulsecount", client.control.now()).ends_in_s <= 3600
+        client.control._note_clock(None)
+        client.control._note_clock("nonsense")
 
 
 async def test_leases_are_extended_by_themselves(fleet: Any) -> None:

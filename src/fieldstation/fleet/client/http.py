@@ -7,6 +7,8 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -19,6 +21,7 @@ from fieldstation.fleet import errors
 from fieldstation.fleet.client.address import Address
 
 REQUEST_TIMEOUT_S = 20.0  # as documented for every call to control
+CLOCKS_AGREE = timedelta(seconds=5)
 
 _BY_CODE: dict[str, type[FieldstationError]] = {
     cls.code: cls
@@ -90,6 +93,19 @@ class Control:
         self._session = session
         self._addresses = list(addresses)
         self.patience_s = patience_s
+        self._ahead = timedelta()  # by how much the server's clock is ahead of ours, when they disagree
+
+    def now(self) -> datetime:
+        """Return the time of the server's clock, UTC, as its last answer told it."""
+        return datetime.now(UTC) + self._ahead
+
+    def _note_clock(self, date: str | None) -> None:
+        try:
+            ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+        except (ValueError, TypeError):
+            return
+        # The header counts whole seconds, and the answer took its time.
+        self._ahead = ahead if abs(ahead) > CLOCKS_AGREE else timedelta()
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -160,6 +176,7 @@ class Control:
             ) as response:
                 text = await response.text()
                 status = response.status
+                self._note_clock(response.headers.get("Date"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             problem = _problem(error, timeout_s)
             sent = not isinstance(error, aiohttp.ClientConnectorError)

@@ -39,18 +39,20 @@ class Held:
     kind: str = field(default="")
 
 
-def parse_row(row: Mapping[str, Any], kind: str) -> Held:
-    """Read one row of an answer to `/reserve`; a control of the original kind leaves lease, fence and end out."""
+def parse_row(row: Mapping[str, Any], kind: str, now: datetime) -> Held:
+    """Read one row of an answer to `/reserve`; a control of the original kind leaves lease, fence and end out.
+
+    `now` is the server's clock, as `until` is.
+    """
     url = row.get("url") or f"http://{row['ip']}:{row['serverport']}"
     address = parse(str(url))
     until_text = row.get("until")
     until = datetime.fromisoformat(str(until_text)) if until_text else None
     if until is not None and until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
-    # Two computers' clocks may differ; the number only decides how often we ask for more time.
-    ends_in_s = 3600.0 if until is None else (until - datetime.now(UTC)).total_seconds()
+    ends_in_s = 3600.0 if until is None else (until - now).total_seconds()
     token = str(row.get("lease") or address.token)
-    lease = Row(str(row["serial"]), address.url, token, int(row.get("fence", 0)), until or datetime.now(UTC))
+    lease = Row(str(row["serial"]), address.url, token, int(row.get("fence", 0)), until or now)
     return Held(lease, address.url, ends_in_s, kind)
 
 
@@ -79,7 +81,7 @@ async def ask_for(
         if status != 202:
             if not isinstance(answer, list):
                 raise FleetError("The control server's answer to a reservation is no list of devices.")
-            return [parse_row(row, str(arguments.get("kind", ""))) for row in answer]
+            return [parse_row(row, str(arguments.get("kind", "")), control.now()) for row in answer]
         ticket = str(answer.get("ticket", ticket))
         now = Place(int(answer.get("position", 0)), str(answer.get("reason", "")), answer.get("estimate_s"))
         if (now.position, now.reason) != (place.position, place.reason):

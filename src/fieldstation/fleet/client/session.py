@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 120.0  # a board that is flashed needs seconds; after this it is given back
 EXTEND_AT_MOST_S = 600.0
+REACH_S = 20.0  # an advertised address where nobody answers is usually a wrong one
 END_PATIENCE_S = 2.0  # a program that ends must not wait long for a server that is gone
 OUTAGE_TIMEOUT_S = 300.0
 
@@ -139,10 +140,9 @@ class FleetClient(Connection):
             async with asyncio.timeout(ready_timeout_s):
                 for url, token in {(held.address, held.row.token): None for held in taken.values()}:
                     await self.workers.present(url, token)
-                for serial, future in waiting.items():
+                await self._reach({held.address for held in taken.values()})
+                for future in waiting.values():
                     await future
-                    # A worker may tell that the device is ready before the hand-shake is over on our side.
-                    await self.workers.wait_up(taken[serial].address)
         except BaseException as error:
             self._ready.forget(waiting)
             problem = "; ".join(filter(None, {self.workers.problem(held.address) for held in taken.values()}))
@@ -153,6 +153,12 @@ class FleetClient(Connection):
                 raise ReservationFailedError(serial=", ".join(late), reason=reason) from error
             raise
         return list(taken)
+
+    async def _reach(self, urls: Iterable[str]) -> None:
+        for url in urls:
+            if not await self.workers.wait_up(url, REACH_S):
+                serials = ", ".join(serial for serial, held in self._held.items() if held.address == url)
+                raise ReservationFailedError(serial=serials, reason=self.workers.problem(url))
 
     async def _give_back(self, serials: list[str], reason: str) -> None:
         try:

@@ -90,9 +90,10 @@ class Workers:
         worker = self._workers.get(url)
         return worker is not None and worker.line.up.is_set()
 
-    async def wait_up(self, url: str) -> None:
-        """Wait until the line to this worker stands."""
-        await self._workers[url].line.up.wait()
+    async def wait_up(self, url: str, timeout_s: float) -> bool:
+        """Wait until the line to this worker stands; False when it does not in time, or is not wanted any more."""
+        worker = self._workers.get(url)
+        return worker is not None and await worker.line.wait_up(timeout_s)
 
     def problem(self, url: str) -> str:
         """Say why there is no line to this worker, empty when there is one."""

@@ -72,7 +72,10 @@ class Control:
         """Read the database. No lease ends by a restart, and the grace clocks begin anew."""
         contents = await self.record.load()
         now = time.monotonic()
+        hosts = {device.worker for device in contents.devices} | {lease.worker for lease in contents.leases}
         for worker in contents.workers:
+            if worker.state is WorkerState.DEAD and worker.name not in hosts:
+                continue  # all its devices were deleted; its row stays for the history of leases
             state = WorkerState.DEAD if worker.state is WorkerState.DEAD else WorkerState.UNREACHABLE
             self.index.workers[worker.name] = replace(worker, state=state)
         for device in contents.devices:
@@ -184,6 +187,8 @@ class Control:
                     await self._judge(holding)
                 except StoreError as error:
                     log.error("the lease %s cannot be ended yet: %s", holding.lease.id, error)
+                except Exception:  # one lease must not stop the clock of all others
+                    log.exception("the lease %s cannot be judged", holding.lease.id)
 
     async def _judge(self, holding: Holding) -> None:
         worker = self.index.workers[holding.lease.worker]

@@ -179,6 +179,9 @@ class Reservations:
             self.record.forget_device(device.serial)
         done = await self._command(principal, "delete", [device for device in devices if device not in lost])
         if lost:
+            for name in {device.worker for device in lost}:
+                if not self.index.of_worker(name):
+                    del self.index.workers[name]
             self.leases.changed()
         return [device.serial for device in devices if device in lost or device.serial in done]
 

@@ -84,17 +84,25 @@ class Pico2IceDriver(Driver):
         arrived = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(monitor.fileno(), arrived.set)
+        shown: dict[str, Hotplug] = {}
         try:
             for subsystem in ("tty", "block"):
                 for device in await asyncio.to_thread(list, context.list_devices(subsystem=subsystem)):
                     if (event := hotplug("add", dict(device.properties))) is not None:
+                        shown[event.node.path] = event
                         yield event
             while True:
                 await arrived.wait()
                 arrived.clear()
                 while (device := monitor.poll(timeout=0)) is not None:
-                    if (event := hotplug(device.action, dict(device.properties))) is not None:
+                    event = hotplug(device.action, dict(device.properties))
+                    if event is not None and event.action == "add":
+                        shown[event.node.path] = event
                         yield event
+                    elif device.action == "remove" and device.device_node in shown:
+                        # By its path: a node that is gone may have lost its properties too.
+                        gone = shown.pop(device.device_node)
+                        yield Hotplug("remove", gone.serial, gone.node)
         finally:
             loop.remove_reader(monitor.fileno())
 

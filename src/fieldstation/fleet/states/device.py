@@ -17,6 +17,7 @@ from fieldstation.fleet.port import Port
 log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
+SERIAL_INTERFACE = "00"  # a board may show more than one tty; this is the one that its firmware talks on
 
 
 class DeviceBrokenError(FleetError):
@@ -84,15 +85,15 @@ class Device:
         self.nodes.pop(path, None)
         self._changed.set()
 
-    def find(self, *kinds: str) -> Node | None:
-        """Return the newest node of one of these kinds; of several ttys the one with interface 00."""
-        found = [node for node in self.nodes.values() if node.kind in kinds]
-        serial = [node for node in found if node.interface in (None, "00")]
-        return next(reversed(serial or found), None)
+    def find(self, *kinds: str, interface: str | None = None) -> Node | None:
+        """Return the newest node of one of these kinds; `interface` leaves out those of other USB interfaces."""
+        fitting = (interface, None) if interface is not None else None
+        found = [n for n in self.nodes.values() if n.kind in kinds and (fitting is None or n.interface in fitting)]
+        return found[-1] if found else None
 
-    async def node(self, *kinds: str) -> Node:
-        """Wait until there is a node of one of these kinds, and return it. Put a timeout around it."""
-        while (found := self.find(*kinds)) is None:
+    async def node(self, *kinds: str, interface: str | None = None) -> Node:
+        """Wait until there is such a node, and return it. Put a timeout around it."""
+        while (found := self.find(*kinds, interface=interface)) is None:
             self._changed.clear()
             await self._changed.wait()
         return found
@@ -107,7 +108,7 @@ class Device:
                 await asyncio.sleep(timing.open_pause_s)
             try:
                 async with asyncio.timeout(timing.replug_s):
-                    opened = await self.driver.port(await self.node(TTY))
+                    opened = await self.driver.port(await self.node(TTY, interface=SERIAL_INTERFACE))
                 break
             except TimeoutError as error:
                 raise DeviceBrokenError(serial=self.serial, reason="its serial port did not appear") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,9 @@ def _copy(directory: Path, image: bytes) -> None:
     if found != DISK_FILES:
         raise WrongDiskError(path=directory, found=", ".join(sorted(found)) or "nothing")
     with (directory / "firmware.uf2").open("wb", buffering=0) as file:
+        # Not synced here: the board restarts with the last block, and a sync of a disk that is gone looks like a failed
+        # copy. Unmounting writes it out.
         file.write(image)
-        # A directory that plays a disk has nothing to sync to; the kernel must have written a real one out.
-        if os.fstat(file.fileno()).st_blksize:
-            os.fdatasync(file.fileno())
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

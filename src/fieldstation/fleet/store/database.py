@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 POSTGRES_CONNECTIONS = 4
 CONNECT_S = 5
+ANSWER_S = 15  # a database that hangs must become an error, since decisions wait for it
 
 
 class Store:
@@ -114,6 +115,7 @@ class Store:
             # Pre-ping: a database that was restarted costs one retry, not one error per connection.
             engine = create_engine(self.address.url, pool_size=POSTGRES_CONNECTIONS, pool_pre_ping=True)
             event.listen(engine, "do_connect", self._connect_libpq)
+            event.listen(engine, "begin", _limit_statements)
             return engine
         self.address.file.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(self.address.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
@@ -124,6 +126,8 @@ class Store:
     def _connect_libpq(self, dialect: Dialect, record: object, arguments: object, options: dict[str, Any]) -> Any:
         if "connect_timeout" not in self.address.conninfo:
             options["connect_timeout"] = CONNECT_S
+        if "tcp_user_timeout" not in self.address.conninfo:
+            options["tcp_user_timeout"] = ANSWER_S * 1000
         return dialect.connect(self.address.conninfo, **options)
 
 
@@ -133,6 +137,10 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _limit_statements(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{ANSWER_S}s'")
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -14,7 +14,8 @@ from socketio import exceptions
 from fieldstation.core import log as logs
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.retry import Backoff
-from fieldstation.fleet.errors import BadRequestError, FleetError, problem
+from fieldstation.fleet.errors import BadRequestError, FleetError
+from fieldstation.fleet.refusals import acknowledgement
 from fieldstation.fleet.worker import Report, Worker
 
 log = logging.getLogger(__name__)
@@ -199,8 +200,7 @@ class ControlLine:
                     answer = await act(body)
             except (FieldstationError, KeyError, TypeError, ValueError) as error:
                 log.warning("control's %s is refused: %s", event, error)
-                told = problem(error)
-                return {"error": {**told, "code": told["reason"]}}
+                return acknowledgement(error)
             return {"ok": True, **(answer or {})}
 
         return handle

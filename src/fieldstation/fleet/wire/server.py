@@ -56,6 +56,8 @@ class HttpServer:
             ws="websockets-sansio",
             ws_max_size=max_message,
             ws_ping_interval=None,  # Socket.IO has pings of its own
+            ws_per_message_deflate=False,  # bitstreams do not shrink, and events would be compressed once per client
+            timeout_keep_alive=75,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
             ssl_certfile=str(certificate) if certificate is not None else None,

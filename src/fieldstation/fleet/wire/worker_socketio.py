@@ -14,8 +14,9 @@ import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from fieldstation.core.security import Principal, Role
-from fieldstation.fleet.delivery import Session, refusal
-from fieldstation.fleet.errors import BadRequestError, FleetError, problem
+from fieldstation.fleet.delivery import Session
+from fieldstation.fleet.errors import BadRequestError, FleetError
+from fieldstation.fleet.refusals import acknowledgement, problem, refusal
 from fieldstation.fleet.wire.guard import PRINCIPAL
 from fieldstation.fleet.wire.worker_requests import parse
 from fieldstation.fleet.worker import Worker
@@ -101,7 +102,7 @@ class WorkerSockets:
             request = parse(data)
         except BadRequestError as error:
             session.send(refusal("meta", error), _nothing)
-            return _error(error)
+            return acknowledgement(error)
         refused: dict[str, FleetError] = {}
         for serial in request.serials:
             try:
@@ -110,22 +111,24 @@ class WorkerSockets:
                 refused[serial] = error
                 self.worker.refuse(session, serial, error)
         if len(refused) == len(request.serials):
-            return _error(next(iter(refused.values())))
+            return acknowledgement(next(iter(refused.values())))
         return {"ok": True, "refused": {serial: problem(error) for serial, error in refused.items()}}
 
     async def _present(self, sid: str, token: object = None) -> dict[str, Any]:
         if not isinstance(token, str) or not token:
-            return _error(BadRequestError(field="lease", problem="it must be a lease token"))
+            return acknowledgement(BadRequestError(field="lease", problem="it must be a lease token"))
         session = self._sessions[sid]
         if not self.worker.present(session, token) and not await self.worker.expect(session, token, PRESENT_S):
-            return _error(BadRequestError(field="lease", problem="no reservation on this worker has this token"))
+            return acknowledgement(
+                BadRequestError(field="lease", problem="no reservation on this worker has this token")
+            )
         return {"ok": True}
 
     async def _graceful_shutdown(self, sid: str, argument: object = None) -> dict[str, Any]:
         if sid not in self._operators:
             refused = FleetError("Shutting a worker down needs the role operator.", code="forbidden")
             self._sessions[sid].send(refusal("meta", refused), _nothing)
-            return _error(refused)
+            return acknowledgement(refused)
         self.worker.drain()
         return {"ok": True}
 
@@ -157,12 +160,6 @@ def lease_token(authorization: str) -> str | None:
 
 def _strings(value: object) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
-
-
-def _error(error: FleetError) -> dict[str, Any]:
-    told = problem(error)
-    told["code"] = told.pop("reason")
-    return {"error": told}
 
 
 def _nothing() -> None:

@@ -138,6 +138,22 @@ def test_an_older_database_is_upgraded_and_keeps_its_rows(database):
     store.close()
 
 
+def test_a_migration_that_fails_half_way_leaves_everything_as_it_was(database):
+    store = Store(database)
+    engine = store._connected()
+    schema.upgrade(engine, "test", "0001")
+    with engine.begin() as connection:  # the last statement of the next step will trip over this
+        connection.execute(text("CREATE INDEX fleet_audit_at ON fleet_audit (target)"))
+    with pytest.raises(StoreError, match="fleet_audit_at"):
+        store.migrate()
+    with engine.begin() as connection:
+        assert schema.current(connection) == "0001"
+        assert "labels" not in {column["name"] for column in inspect(connection).get_columns("fleet_device")}
+        connection.execute(text("DROP INDEX fleet_audit_at"))
+    assert store.migrate() == ("0001", schema.revisions()[-1])
+    store.close()
+
+
 def test_the_migrated_tables_are_those_the_code_knows(store):
     def compare(connection) -> list:
         from alembic.autogenerate import compare_metadata
@@ -149,6 +165,13 @@ def test_the_migrated_tables_are_those_the_code_knows(store):
     assert store.transact_now(compare) == []
     names = store.transact_now(lambda c: inspect(c).get_table_names())
     assert all(name.startswith("fleet_") for name in names)
+
+
+def test_the_files_numbers_are_the_revisions():
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(Path(schema.__file__).parent.parent / "migrations")).walk_revisions()
+    assert [script.revision for script in scripts] == schema.revisions()[::-1]
 
 
 def test_a_newer_schema_is_refused_and_left_alone(store, database):

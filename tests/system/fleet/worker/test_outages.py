@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fieldstation.core.security import Role, TokenFile
 from fieldstation.fleet.sim import answer
 from fieldstation.testing import ServerProcess, eventually
 
@@ -199,6 +200,29 @@ async def test_a_graceful_shutdown_waits_for_holders_and_ends_the_process(own):
         await own.control.release(lease)
         await eventually(lambda: "shutdown_complete" in asker.notices)
     assert await asyncio.to_thread(own.worker.server.wait) == 0
+
+
+async def test_beyond_loopback_only_an_operator_shuts_a_worker_down(tmp_path, fleet_parts):
+    fake_control, worker_process = fleet_parts
+    tokens = TokenFile(tmp_path / "tokens.json")
+    user, operator = tokens.add("ada", Role.USER), tokens.add("bob", Role.OPERATOR)
+    async with fake_control() as control:
+        worker = worker_process(tmp_path, control.url)
+        await worker.start("--host", "0.0.0.0", "--tokens", tokens.path, "--url", "http://bench:8081")
+        try:
+            await eventually(lambda: control.hellos)
+            assert control.said("hello")[0]["url"] == "http://bench:8081"
+            for name, token in (("", ""), ("ada", user)):
+                url = worker.url.replace("://", f"://{name}:{token}@") if token else worker.url
+                async with control.holder(url, ours=False) as stranger:
+                    await stranger.sio.emit("graceful_shutdown", "")
+                    assert (await stranger.until("refused"))["reason"] == "forbidden"
+            async with control.holder(worker.url.replace("://", f"://bob:{operator}@"), ours=False) as boss:
+                await boss.sio.emit("graceful_shutdown", "")
+                await eventually(lambda: "shutdown_complete" in boss.notices)
+            assert await asyncio.to_thread(worker.server.wait) == 0
+        finally:
+            await asyncio.to_thread(worker.server.stop)
 
 
 async def test_sigterm_ends_the_worker_and_its_boards(own):
