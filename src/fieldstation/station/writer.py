@@ -55,6 +55,7 @@ class Writer:
         self._commit_s = 0.001
         self._crowd = 1  # producers in the last round: so many are likely to come back at once
         self._days = DayFiles(folder / "messages")
+        self._staged: list[tuple[float, str]] = []  # in the transaction that is open
         self._to_file: list[tuple[float, str]] = []  # stored, and not yet in the file of the day
         self._open()
 
@@ -182,7 +183,7 @@ class Writer:
         # Thought to be new; when one is not (a producer's second try), each request is done alone.
         rows = [row for _, request in requests for row in _rows(request)]
         self._store.append(rows)
-        self._to_file += [(row.timestamp, row.body) for row in rows]
+        self._staged += [(row.timestamp, row.body) for row in rows]
         return [["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests]
 
     def _alone(self, client: Client, request: Any) -> Any:
@@ -215,6 +216,7 @@ class Writer:
         return False
 
     def _transaction(self, work: Callable[[], Any]) -> Any:
+        self._staged = []
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             result = work()
@@ -225,6 +227,7 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):
                 self._store.reload()
             raise
+        self._to_file += self._staged
         return result
 
     def _do(self, client: Client, request: Any) -> Any:
@@ -233,7 +236,7 @@ class Writer:
             case "add":
                 rows = _rows(request)
                 if (new := self._store.add(rows)) == len(rows):
-                    self._to_file += [(row.timestamp, row.body) for row in rows]
+                    self._staged += [(row.timestamp, row.body) for row in rows]
                 return new
             case "done":
                 return self._store.done(*given)

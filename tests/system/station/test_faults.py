@@ -84,10 +84,13 @@ def test_fault_06_a_killed_supervisor_leaves_no_orphans(make_station, line, coun
 
 
 def test_fault_06_a_child_that_ignores_the_signal_is_reaped_by_the_next_start(make_station, config_for):
-    stubborn = "import signal, time\ndef run(config, logger):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(600)\n"  # noqa: E501
+    stubborn = (
+        "import signal, time\nfrom pathlib import Path\ndef run(config, logger):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    Path('deaf').touch()\n    time.sleep(600)\n"
+    )
     station = make_station(config_for(None), {"stubborn": "stubborn:run"}, stubborn=stubborn).start()
-    pid = wait_for(lambda: station.process("stubborn")["pid"])
-    time.sleep(0.5)  # until it ignores the signal
+    wait_for((station.folder / "deaf").exists, 20)
+    pid = station.process("stubborn")["pid"]
     os.kill(station.server.pid, signal.SIGKILL)
     station.server.process.wait()
     assert birth_of(pid)

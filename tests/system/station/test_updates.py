@@ -275,13 +275,14 @@ def test_a_release_that_somebody_else_signed_is_refused_on_the_wire(site, counte
     assert not (site.root / "1.1.0").exists()
 
 
-STEPS = [
-    "Changes._prepare", "Updater.download_source_code", "Updater.install_dependencies", "Updater._share_data",
-    "Updater.run_pytests", "Changes._begin_trial", "Changes._settle", "point_to", "os.execv", "Changes._end_trial",
+SOON = ["Updater.install_dependencies", "Changes._settle", "os.execv"]
+LONG = [
+    "Changes._prepare", "Updater.download_source_code", "Updater._share_data", "Updater.run_pytests",
+    "Changes._begin_trial", "point_to", "Changes._end_trial",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [*SOON, *(pytest.param(step, marks=pytest.mark.soak) for step in LONG)])
 def test_killed_before_any_step_a_good_version_runs_and_the_config_is_answered_once(site, counter, step):
     site.release(write_project(site.folder / "next", "1.1.0"))
     site.station.environment["KILL_BEFORE"] = step
