@@ -38,6 +38,7 @@ from fieldstation.testing import ServerProcess, free_port, running
 METHOD = "/daqdata.DaqData/StreamImages"
 FRAMES = 4000
 PACED_RATE = 400
+ROUNDS = 2
 ENDLESS = 10**9  # frames, of a client that is told when to end
 PACED_SECONDS = 4
 IMG16 = PRODUCTS["img16"]
@@ -292,6 +293,16 @@ def microseconds(call, number: int = 2000) -> float:
     return min(timeit.repeat(call, number=number, repeat=5)) / number * 1e6
 
 
+def again(measurement, *arguments):
+    """Try up to three times: on an overloaded machine a client of the raw server sometimes loses its connection."""
+    for _ in range(2):
+        try:
+            return measurement(*arguments)
+        except json.JSONDecodeError:
+            continue
+    return measurement(*arguments)
+
+
 def codec_rows() -> list[Row]:
     data = frames_of(1)[0]
     encoder = Encoder("host")
@@ -338,7 +349,7 @@ def codec_rows() -> list[Row]:
 def measure() -> list[Row]:
     rows = codec_rows()
     for count in (1, 8):
-        pairs = [(our_rate(count), raw_rate(count)) for _ in range(3)]
+        pairs = [(again(our_rate, count), again(raw_rate, count)) for _ in range(ROUNDS)]
         ours, limit = statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
         ratio = statistics.median(mine / raw for mine, raw in pairs)
         rows.append(
@@ -350,7 +361,7 @@ def measure() -> list[Row]:
                 ">= 0.7",
             )
         )
-    pairs = [(our_paced(8), raw_paced(8)) for _ in range(3)]
+    pairs = [(again(our_paced, 8), again(raw_paced, 8)) for _ in range(ROUNDS)]
     ours = statistics.median(p[0][0] for p in pairs)
     limit = statistics.median(p[1] for p in pairs)
     ratio = statistics.median(p[0][0] / p[1] for p in pairs)
