@@ -17,20 +17,18 @@ import sys
 import tempfile
 import threading
 import time
-import timeit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import numpy as np
+from limits.frame_codec import codec_rows
 from rows import Row, main
 
 from fieldstation.stream.model import PRODUCTS, Frame
-from fieldstation.stream.pff import format_frame, next_frame
+from fieldstation.stream.pff import format_frame
 from fieldstation.stream.sim.hashpipe import Sky
 from fieldstation.stream.wire.codec import Encoder
-from fieldstation.stream.wire.parse import parse_pano_image
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 from fieldstation.stream.writer import PffWriter, run_folder
 from fieldstation.testing import ServerProcess, free_port, running
@@ -289,10 +287,6 @@ def memory() -> float:
     return found
 
 
-def microseconds(call, number: int = 2000) -> float:
-    return min(timeit.repeat(call, number=number, repeat=5)) / number * 1e6
-
-
 def again(measurement, *arguments):
     """Try up to three times: on an overloaded machine a client of the raw server sometimes loses its connection."""
     for _ in range(2):
@@ -303,51 +297,8 @@ def again(measurement, *arguments):
     return measurement(*arguments)
 
 
-def codec_rows() -> list[Row]:
-    data = frames_of(1)[0]
-    encoder = Encoder("host")
-
-    def encode() -> bytes:
-        found = next_frame(data, 0, IMG16.image_bytes)
-        frame = Frame(IMG16.type, 1, "img16", (32, 32), 2, found.header, data[found.image_at : found.end], "f", 1)
-        return encoder.response(frame, 1)
-
-    message = pb.StreamImagesResponse.FromString(encode())
-    raw = encode()
-    header = message.pano_image.header
-    pixels = np.frombuffer(data[-2048:], "<u2").tolist()
-
-    def by_hand() -> bytes:
-        image = pb.PanoImage(image_array=pixels)
-        image.header.CopyFrom(header)
-        return pb.StreamImagesResponse(pano_image=image).SerializeToString()
-
-    ours, limit = microseconds(encode), microseconds(by_hand)
-    rows = [
-        Row(
-            "encode a 32x32 frame, JSON header included",
-            f"{ours:.0f} µs",
-            f"{limit:.0f} µs, protobuf's own way without JSON",
-            ours / limit,
-            "<= 45 µs",
-        )
-    ]
-    ours = microseconds(lambda: parse_pano_image(pb.StreamImagesResponse.FromString(raw).pano_image))
-    limit = microseconds(lambda: pb.StreamImagesResponse.FromString(raw))
-    rows.append(
-        Row(
-            "client: bytes to the documented dictionary",
-            f"{ours:.0f} µs",
-            f"{limit:.0f} µs, protobuf decode alone",
-            ours / limit,
-            "<= 60 µs",
-        )
-    )
-    return rows
-
-
 def measure() -> list[Row]:
-    rows = codec_rows()
+    rows = codec_rows(frames_of(1)[0], IMG16)
     for count in (1, 8):
         pairs = [(again(our_rate, count), again(raw_rate, count)) for _ in range(ROUNDS)]
         ours, limit = statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
