@@ -22,7 +22,8 @@ class Cone:
 
 def cone(netlist: Netlist) -> Cone:
     """Walk back from the counted pin. Logic that it does not depend on cannot spoil the answer and is left out."""
-    gate_of: dict[int, Gate] = {gate.output: gate for gate in (*netlist.carries, *netlist.luts)}
+    gate_of: dict[int, Gate] = {carry.output: carry for carry in netlist.carries}
+    gate_of |= {lut.output: lut for lut in netlist.luts}
     register_of = {register.output: register for register in netlist.flip_flops}
     order: list[Gate] = []
     registers: dict[int, FlipFlop] = {}

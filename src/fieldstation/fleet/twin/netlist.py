@@ -33,14 +33,14 @@ class Unsupported(NamedTuple):
 
 
 class Pin(NamedTuple):
-    """An IO cell by tile column, tile row and index in the tile, as IceStorm names them: `io_<x>_<y>_<index>`."""
+    """An IO cell by tile column, tile row and pad in the tile, as IceStorm names them: `io_<x>_<y>_<pad>`."""
 
     x: int
     y: int
-    index: int
+    pad: int
 
     def __str__(self) -> str:
-        return f"io_{self.x}_{self.y}_{self.index}"
+        return f"io_{self.x}_{self.y}_{self.pad}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +212,8 @@ class _Decoder:
                     negative = True
             for index in (0, 1):
                 self._pin(netlist, Pin(x, y, index), "".join(types[index]), negative)
-        netlist.clock = self._net(clock.x, clock.y, f"io_{clock.index}/D_IN_0")
-        pad = self.net_of.get((counted.x, counted.y, f"io_{counted.index}/PAD"))
+        netlist.clock = self._net(clock.x, clock.y, f"io_{clock.pad}/D_IN_0")
+        pad = self.net_of.get((counted.x, counted.y, f"io_{counted.pad}/PAD"))
         if pad is None:
             netlist.unsupported.append(Unsupported("floating_pin", f"nothing drives the counted pin {counted}"))
         netlist.counted = 0 if pad is None else pad

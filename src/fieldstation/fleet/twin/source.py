@@ -1,14 +1,14 @@
 """Write a cone of logic as a C program that counts the rising edges of its pin. Pure functions.
 
-The program keeps the whole state (all flip-flops, and the last level of every clock and of the pin) in one array and looks
-for its recurrence with Brent's algorithm (BIT 20, 1980, 176-184): once the state recurs, every later period is the same, so
-the count for the full window is exact without simulating it to the end.
+The program keeps the whole state (all flip-flops, and the last level of every clock and of the pin) in one array and
+looks for its recurrence with Brent's algorithm (BIT 20, 1980, 176-184): once the state recurs, every later period is
+the same, so the count for the full window is exact without simulating it to the end.
 """
 
 from __future__ import annotations
 
 from fieldstation.fleet.twin.logic import Cone, Gate, depends
-from fieldstation.fleet.twin.netlist import Carry, FlipFlop, Lut
+from fieldstation.fleet.twin.netlist import Carry, FlipFlop
 
 _FRAME = """\
 #include <stdio.h>
@@ -25,6 +25,7 @@ static unsigned long long edges;
 int main(int argc, char **argv)
 {{
     unsigned long long cycles = strtoull(argv[1], 0, 10), t;
+    rest();
     if (argc > 4) {{
         unsigned long long every = strtoull(argv[2], 0, 10), samples = strtoull(argv[3], 0, 10), n;
         double keep = 1.0 - 1.0 / strtod(argv[4], 0), v = 0.0;
@@ -42,9 +43,9 @@ int main(int argc, char **argv)
         if (step()) return 3;
         t++;
         if (memcmp(mark, s, sizeof s) == 0) {{
-            unsigned long long period = t - mark_t, rest = cycles - t;
-            edges += rest / period * (edges - mark_edges);
-            for (rest %= period; rest; rest--) if (step()) return 3;
+            unsigned long long period = t - mark_t, left = cycles - t;
+            edges += left / period * (edges - mark_edges);
+            for (left %= period; left; left--) if (step()) return 3;
             printf("%llu %llu\\n", edges, period);
             return 0;
         }}
@@ -61,14 +62,10 @@ def program(cone: Cone) -> str:
     registers = cone.flip_flops
     clocks = sorted({register.clock for register in registers} - {cone.clock})
     simple = not clocks and not any(r.negative_edge or r.reset_async for r in registers)
-    simple = simple and all(cone.clock not in _reads(gate) for gate in cone.gates) and cone.counted != cone.clock
+    simple = simple and all(cone.clock not in gate.inputs for gate in cone.gates) and cone.counted != cone.clock
     step = _simple_step(cone) if simple else _general_step(cone, clocks)
     state = len(registers) + (0 if simple else len(clocks)) + 1
     return _FRAME.format(registers=len(registers), state=state, step=step)
-
-
-def _reads(gate: Gate) -> tuple[int, ...]:
-    return gate.inputs
 
 
 def _settle(cone: Cone, clock: str) -> list[str]:
@@ -80,16 +77,24 @@ def _settle(cone: Cone, clock: str) -> list[str]:
     return lines
 
 
-def _count(cone: Cone, state: str) -> list[str]:
+def _rest(cone: Cone, clocks: dict[int, int], pin: int) -> list[str]:
+    """Return the C function that takes the levels after power-on as they are: they are no edges."""
+    lines = ["static void rest(void)", "{", *_settle(cone, "0")]
+    lines += [f"    s[{place}] = {_name(net)};" for net, place in clocks.items()]
+    return [*lines, f"    s[{pin}] = {_name(cone.counted)};", "}"]
+
+
+def _count(cone: Cone, state: int) -> list[str]:
     return [f"    pin = {_name(cone.counted)};", f"    edges += pin & (s[{state}] ^ 1);", f"    s[{state}] = pin;"]
 
 
 def _simple_step(cone: Cone) -> str:
     """One clock drives everything on its rising edge: one pass over the logic per cycle."""
-    lines = ["static inline int step(void)", "{", *_settle(cone, "0")]
+    first = len(cone.flip_flops)
+    lines = [*_rest(cone, {}, first), "static inline int step(void)", "{", *_settle(cone, "0")]
     lines += [f"    bit d{n} = {_next(register)};" for n, register in enumerate(cone.flip_flops)]
     lines += [f"    s[{n}] = d{n};" for n in range(len(cone.flip_flops))]
-    lines += [*_count(cone, str(len(cone.flip_flops))), "    return 0;", "}"]
+    lines += [*_count(cone, first), "    return 0;", "}"]
     return "\n".join(lines)
 
 
@@ -97,8 +102,9 @@ def _general_step(cone: Cone, clocks: list[int]) -> str:
     """Gated, derived or falling clocks: settle, let every register see its edges, and again until nothing moves."""
     first = len(cone.flip_flops)
     place = {net: first + n for n, net in enumerate(clocks)}
-    lines = ["static int pass(bit clock, bit rose, bit fell)", "{", *_settle(cone, "clock")]
-    lines.append("    bit moved = 0, d, now;")
+    pin = first + len(clocks)
+    lines = [*_rest(cone, place, pin), "static int pass(bit clock, bit rose, bit fell)", "{", *_settle(cone, "clock")]
+    lines.append("    bit moved = 0;")
     for n, register in enumerate(cone.flip_flops):
         if register.clock in (0, 1):
             continue
@@ -107,15 +113,15 @@ def _general_step(cone: Cone, clocks: list[int]) -> str:
         else:
             now, last = f"n{register.clock}", f"s[{place[register.clock]}]"
             edge = f"({last} & ({now} ^ 1))" if register.negative_edge else f"({now} & ({last} ^ 1))"
-        lines.append(f"    now = s[{n}]; d = {edge} ? {_next(register)} : now;")
+        lines.append(f"    bit d{n} = {edge} ? {_next(register)} : s[{n}];")
         if register.reset_async:
-            lines.append(f"    if ({_name(register.reset)}) d = {register.reset_value};")
-        lines.append(f"    d{n} = d; moved |= d ^ now;".replace(f"d{n} = d", f"bit d{n} = d"))
+            lines.append(f"    if ({_name(register.reset)}) d{n} = {register.reset_value};")
+        lines.append(f"    moved |= d{n} ^ s[{n}];")
     kept = [n for n, register in enumerate(cone.flip_flops) if register.clock not in (0, 1)]
     lines += [f"    s[{n}] = d{n};" for n in kept]
     for net in clocks:
         lines.append(f"    moved |= s[{place[net]}] ^ {_name(net)}; s[{place[net]}] = {_name(net)};")
-    lines += [*_count(cone, str(first + len(clocks))), "    return moved;", "}"]
+    lines += [*_count(cone, pin), "    return moved;", "}"]
     lines += [
         "static int step(void)",
         "{",
@@ -149,18 +155,18 @@ def _expression(gate: Gate) -> str:
     if isinstance(gate, Carry):
         a, b, c = map(_name, gate.inputs)
         return f"({a} & {b}) | (({a} | {b}) & {c})"
-    return _table(gate.init, [(i, _name(net)) for i, net in enumerate(gate.inputs) if depends(gate.init, i)], gate)
+    return _table(gate.init, [(i, _name(net)) for i, net in enumerate(gate.inputs) if depends(gate.init, i)])
 
 
-def _table(init: int, inputs: list[tuple[int, str]], gate: Lut) -> str:
+def _table(init: int, inputs: list[tuple[int, str]]) -> str:
     """Shannon expansion over the inputs that matter; a constant input has been folded by its literal."""
     if not inputs:
         return str(init & 1)
     index, name = inputs[-1]
     low, high = _cofactor(init, index, 0), _cofactor(init, index, 1)
     if name in ("0", "1"):
-        return _table(high if name == "1" else low, inputs[:-1], gate)
-    zero, one = _table(low, inputs[:-1], gate), _table(high, inputs[:-1], gate)
+        return _table(high if name == "1" else low, inputs[:-1])
+    zero, one = _table(low, inputs[:-1]), _table(high, inputs[:-1])
     if zero == one:
         return zero
     if low == high ^ 0xFFFF:
