@@ -1,7 +1,8 @@
 """A process that answers one bitstream after another, with the chip's tables loaded once.
 
-Reads JSON lines `{"file": <path>, "conditions": {...}, "sampled": bool}` from stdin and writes one JSON line for each. Its parent sets
-time limits by killing it; the memory ceiling it sets on itself holds for the compiler and the program it starts too.
+Reads JSON lines `{"file": <path>, "conditions": {...}, "sampled": bool}` from stdin, writes one JSON line for each.
+Its parent sets time limits by killing it; the memory ceiling that it sets on itself holds for the compiler and the
+program it starts too.
 """
 
 from __future__ import annotations
