@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fieldstation.fleet.twin.netlist import Carry, FlipFlop, Lut, Netlist, Unsupported
+from fieldstation.fleet.twin.netlist import Carry, FlipFlop, Lut, Netlist, Ram, Unsupported
 
 Gate = Lut | Carry
 
 
 @dataclass(frozen=True, slots=True)
 class Cone:
-    """The gates in dependency order and the flip-flops that the counted pin depends on; or why it cannot be known."""
+    """The gates in dependency order, flip-flops and RAMs that the counted pin depends on; or why it cannot be known."""
 
     clock: int
     counted: int
     gates: tuple[Gate, ...]
     flip_flops: tuple[FlipFlop, ...]
+    rams: tuple[Ram, ...] = ()
     unknown: Unsupported | None = None
 
 
@@ -24,50 +25,73 @@ def cone(netlist: Netlist) -> Cone:
     """Walk back from the counted pin. Logic that it does not depend on cannot spoil the answer and is left out."""
     gate_of: dict[int, Gate] = {carry.output: carry for carry in netlist.carries}
     gate_of |= {lut.output: lut for lut in netlist.luts}
-    register_of = {register.output: register for register in netlist.flip_flops}
-    order: list[Gate] = []
-    registers: dict[int, FlipFlop] = {}
-    roots = [netlist.counted]
-    state: dict[int, int] = {0: 2, 1: 2, netlist.clock: 2}  # 1: being visited, 2: done
+    walk = _Walk(gate_of, netlist)
     problem = next((u for u in netlist.unsupported if u.reason == "floating_pin"), None)
-    while roots and problem is None:
-        problem = _visit(roots.pop(), gate_of, register_of, order, registers, roots, state, netlist)
-    return Cone(netlist.clock, netlist.counted, tuple(order), tuple(registers.values()), problem)
+    while walk.roots and problem is None:
+        problem = walk.visit(walk.roots.pop())
+    return Cone(
+        netlist.clock,
+        netlist.counted,
+        tuple(walk.order),
+        tuple(walk.registers.values()),
+        tuple(walk.rams.values()),
+        problem,
+    )
 
 
-def _visit(
-    root: int,
-    gate_of: dict[int, Gate],
-    register_of: dict[int, FlipFlop],
-    order: list[Gate],
-    registers: dict[int, FlipFlop],
-    roots: list[int],
-    state: dict[int, int],
-    netlist: Netlist,
-) -> Unsupported | None:
+class _Walk:
     """Depth first, without recursion: a carry chain of a large design is deeper than Python's stack."""
-    stack = [root]
-    while stack:
-        net = stack[-1]
-        if state.get(net) == 2:
-            stack.pop()
-        elif net in register_of:
-            register = registers[net] = register_of[net]
-            state[net] = 2
-            roots += [register.clock, register.enable, register.reset, register.data]
-        elif net not in gate_of:
-            return _undriven(net, netlist)
-        else:
-            waiting = [n for n in _needed(gate_of[net]) if state.get(n) != 2]
-            if not waiting:
-                order.append(gate_of[net])
-                state[net] = 2
-            elif state.get(net) == 1 and any(state.get(n) == 1 for n in waiting):
-                return Unsupported("combinational_loop", f"logic at tile {gate_of[net].place} feeds back on itself")
+
+    def __init__(self, gate_of: dict[int, Gate], netlist: Netlist) -> None:
+        self.gate_of, self.netlist = gate_of, netlist
+        self.register_of = {register.output: register for register in netlist.flip_flops}
+        self.ram_of = {net: ram for ram in netlist.rams for net in ram.outputs}
+        self.order: list[Gate] = []
+        self.registers: dict[int, FlipFlop] = {}
+        self.rams: dict[tuple[int, int], Ram] = {}
+        self.roots = [netlist.counted]
+        self.done = {0, 1, netlist.clock}
+        self.entered: set[int] = set()
+
+    def visit(self, root: int) -> Unsupported | None:
+        stack = [root]
+        while stack:
+            net = stack[-1]
+            if net in self.done:
+                stack.pop()
+            elif self._clocked(net):
+                self.done.add(net)
+            elif net not in self.gate_of:
+                return _undriven(net, self.netlist)
             else:
-                state[net] = 1
-                stack += waiting
-    return None
+                gate = self.gate_of[net]
+                waiting = [n for n in _needed(gate) if n not in self.done]
+                if not waiting:
+                    self.order.append(gate)
+                    self.done.add(net)
+                elif net in self.entered and not self.entered.isdisjoint(waiting):
+                    return Unsupported("combinational_loop", f"logic at tile {gate.place} feeds back on itself")
+                else:
+                    self.entered.add(net)
+                    stack += waiting
+        return None
+
+    def _clocked(self, net: int) -> bool:
+        """Take note of a flip-flop or RAM that drives `net`; what it depends on is walked later, so loops end here."""
+        if net in self.register_of:
+            register = self.registers[net] = self.register_of[net]
+            self.roots += [register.clock, register.enable, register.reset, register.data]
+        elif net in self.ram_of:
+            ram = self.ram_of[net]
+            if ram.place not in self.rams:
+                self.rams[ram.place] = ram
+                self.done.update(ram.outputs)
+                for port in (ram.read, ram.write):
+                    self.roots += [port.clock, *port.enables, *port.address]
+                self.roots += [*ram.mask, *ram.data]
+        else:
+            return False
+        return True
 
 
 def _needed(gate: Gate) -> tuple[int, ...]:
@@ -84,6 +108,6 @@ def depends(init: int, index: int) -> bool:
 
 def _undriven(net: int, netlist: Netlist) -> Unsupported:
     for reason in netlist.unsupported:
-        if reason.reason in ("block_ram", "pll", "hard_block", "ddr_pin", "tristate_pin"):
+        if reason.reason in ("pll", "hard_block", "ddr_pin", "tristate_pin"):
             return reason
     return Unsupported("undriven_net", f"the counted pin depends on a signal that nothing drives (net {net})")

@@ -38,7 +38,7 @@ class Conditions:
 class Answer:
     """What the board would say: rising edges in the window, or ADC samples (0 to 4095); or why that cannot be known.
 
-    `reason` is empty or one of `undecodable`, `floating_pin`, `undriven_net`, `combinational_loop`, `block_ram`, `pll`,
+    `reason` is empty or one of `undecodable`, `floating_pin`, `undriven_net`, `combinational_loop`, `pll`,
     `hard_block`, `ddr_pin`, `tristate_pin`, `unstable`, `too_long`, `too_large`. `period` is the number of clock
     cycles after which the design repeats, 0 when it did not within the window.
     """

@@ -1,4 +1,4 @@
-"""From an iCE40 bitstream in ASCII to a netlist of look-up tables, carries and flip-flops.
+"""From an iCE40 bitstream in ASCII to a netlist of look-up tables, carries, flip-flops and block RAMs.
 
 Bit meanings and routing come from Project IceStorm's `icebox` module, which is loaded once and kept: decoding an unseen
 bitstream takes about half a second, loading the tables of all tiles a quarter of that.
@@ -77,6 +77,30 @@ class FlipFlop:
     place: tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One side of a block RAM: acts on the clock's edge while both enables are high. `address`: 11 nets, lowest first."""
+
+    clock: int
+    negative_edge: bool
+    enables: tuple[int, int]
+    address: tuple[int, ...]
+    mode: int  # 0: 256 words of 16 bits, 1: 512 of 8, 2: 1024 of 4, 3: 2048 of 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ram:
+    """A 4 Kbit block RAM (SB_RAM40_4K). `mask` high keeps a bit of a 256 x 16 write; `init`: 256 words of 16 bits."""
+
+    read: Port
+    write: Port
+    mask: tuple[int, ...]
+    data: tuple[int, ...]
+    outputs: tuple[int, ...]
+    init: tuple[int, ...]
+    place: tuple[int, int]
+
+
 @dataclass(slots=True)
 class Netlist:
     """Cells between numbered nets. Net 0 is constant low, net 1 constant high; `clock` is fed from outside."""
@@ -88,6 +112,7 @@ class Netlist:
     luts: list[Lut] = field(default_factory=list)
     carries: list[Carry] = field(default_factory=list)
     flip_flops: list[FlipFlop] = field(default_factory=list)
+    rams: list[Ram] = field(default_factory=list)
     pins_in: list[Pin] = field(default_factory=list)
     pins_out: list[Pin] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
@@ -126,6 +151,7 @@ class _Decoder:
         self._group()
         netlist = Netlist(self.chip.device, 0, -1, -1)
         self._logic(netlist)
+        netlist.rams += [ram for x, y in sorted(self.chip.ramb_tiles) if (ram := self._ram(x, y)) is not None]
         self._pins(netlist, clock, counted)
         netlist.unsupported += self._unsupported()
         netlist.nets = self.next_net
@@ -253,9 +279,41 @@ class _Decoder:
         else:
             netlist.unsupported.append(Unsupported("ddr_pin", f"{pin} sends on both clock edges"))
 
+    def _ram(self, x: int, y: int) -> Ram | None:
+        """Read the RAM of the tile pair (x, y) and (x, y+1); None when it is switched off."""
+        tiles = {part: self.chip.tile(x, y + part) for part in (0, 1)}
+        match: dict[str, bool] = {}
+        for part, tile in tiles.items():
+            config = self.icebox.tileconfig(tile)
+            match |= {e[2]: config.match(e[0]) for e in self.chip.tile_db(x, y + part) if e[1] == "RamConfig"}
+        newer = self.chip.device in ("8k", "5k", "u4k")
+        if match["PowerUp"] != newer:
+            return None
+        negative = [self.icebox.get_negclk_bit(tiles[part]) == "1" for part in (0, 1)]
+        if self.chip.device == "8k":  # the only one that reads through its lower tile
+            negative.reverse()
+
+        def net(name: str, default: int | None = 0) -> int:
+            lower = self.net_of.get((x, y, f"ram/{name}"))
+            return lower if lower is not None else self._net(x, y + 1, f"ram/{name}", default)
+
+        def bits(name: str, count: int, default: int | None = 0) -> tuple[int, ...]:
+            return tuple(net(f"{name}_{n}", default) for n in range(count))
+
+        def mode(low: str, high: str) -> int:
+            return int(match[low]) + 2 * int(match[high])
+
+        write = Port(
+            net("WCLK"), negative[0], (net("WE"), net("WCLKE", 1)), bits("WADDR", 11), mode("CBIT_0", "CBIT_1")
+        )
+        read = Port(net("RCLK"), negative[1], (net("RE"), net("RCLKE", 1)), bits("RADDR", 11), mode("CBIT_2", "CBIT_3"))
+        rows = [int(row, 16) for row in self.chip.ram_data.get((x, y), ["0"] * 16)]
+        init = tuple(row >> 16 * word & 0xFFFF for row in rows for word in range(16))
+        return Ram(read, write, bits("MASK", 16), bits("WDATA", 16), bits("RDATA", 16, None), init, (x, y))
+
     def _unsupported(self) -> list[Unsupported]:
         found = []
-        prefixes = {"ram/": "block_ram", "pll": "pll"}
+        prefixes = {"pll": "pll"}
         tiles: dict[str, set[tuple[int, int]]] = {}
         for x, y, name in self.net_of:
             for prefix, reason in prefixes.items():

@@ -1,128 +1,110 @@
 """Write a cone of logic as a C program that counts the rising edges of its pin. Pure functions.
 
-The program keeps the whole state (all flip-flops, and the last level of every clock and of the pin) in one array and
+The program keeps the whole state (flip-flops, RAMs, the last level of every clock and of the pin) in one structure and
 looks for its recurrence with Brent's algorithm (BIT 20, 1980, 176-184): once the state recurs, every later period is
 the same, so the count for the full window is exact without simulating it to the end.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import resources
+
 from fieldstation.fleet.twin.logic import Cone, Gate, depends
-from fieldstation.fleet.twin.netlist import Carry, FlipFlop
+from fieldstation.fleet.twin.netlist import Carry, FlipFlop, Port
 
-_FRAME = """\
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-typedef unsigned char bit;
-enum {{ REGISTERS = {registers}, STATE = {state} }};
-static bit s[STATE + 1];          /* registers, then the last level of each clock, then of the pin */
-static bit pin;
-static unsigned long long edges;
 
-{step}
-/* argv: cycles to count; or: cycles to settle, cycles between samples, samples, RC constant in cycles */
-int main(int argc, char **argv)
-{{
-    unsigned long long cycles = strtoull(argv[1], 0, 10), t;
-    rest();
-    if (argc > 4) {{
-        unsigned long long every = strtoull(argv[2], 0, 10), samples = strtoull(argv[3], 0, 10), n;
-        double keep = 1.0 - 1.0 / strtod(argv[4], 0), v = 0.0;
-        for (t = 0; t < cycles; t++) {{ if (step()) return 3; v = pin + (v - pin) * keep; }}
-        for (n = 0; n < samples; n++) {{
-            for (t = 0; t < every; t++) {{ if (step()) return 3; v = pin + (v - pin) * keep; }}
-            printf("%d ", (int)(v * 4095.0 + 0.5));
-        }}
-        return 0;
-    }}
-    bit mark[STATE + 1];
-    unsigned long long mark_t = 0, mark_edges = 0, power = 1;
-    memcpy(mark, s, sizeof s);
-    for (t = 0; t < cycles;) {{
-        if (step()) return 3;
-        t++;
-        if (memcmp(mark, s, sizeof s) == 0) {{
-            unsigned long long period = t - mark_t, left = cycles - t;
-            edges += left / period * (edges - mark_edges);
-            for (left %= period; left; left--) if (step()) return 3;
-            printf("%llu %llu\\n", edges, period);
-            return 0;
-        }}
-        if (t - mark_t == power) {{ power *= 2; mark_t = t; mark_edges = edges; memcpy(mark, s, sizeof s); }}
-    }}
-    printf("%llu 0\\n", edges);
-    return 0;
-}}
-"""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where each thing has its place in the program's array `s`."""
+
+    outputs: dict[int, int]  # nets that flip-flops and RAMs drive
+    clocks: dict[int, int]  # nets that clock something, besides the outside clock
+    pin: int
 
 
 def program(cone: Cone) -> str:
     """Return the C source for a cone whose pin can be known."""
-    registers = cone.flip_flops
-    clocks = sorted({register.clock for register in registers} - {cone.clock})
-    simple = not clocks and not any(r.negative_edge or r.reset_async for r in registers)
+    clocked: list[FlipFlop | Port] = [*cone.flip_flops]
+    clocked += [port for ram in cone.rams for port in (ram.read, ram.write)]
+    clocks = sorted({part.clock for part in clocked} - {cone.clock, 0, 1})
+    outputs = [register.output for register in cone.flip_flops] + [net for ram in cone.rams for net in ram.outputs]
+    simple = not clocks and not any(part.negative_edge for part in clocked)
+    simple = simple and not any(register.reset_async for register in cone.flip_flops)
     simple = simple and all(cone.clock not in gate.inputs for gate in cone.gates) and cone.counted != cone.clock
-    step = _simple_step(cone) if simple else _general_step(cone, clocks)
-    state = len(registers) + (0 if simple else len(clocks)) + 1
-    return _FRAME.format(registers=len(registers), state=state, step=step)
+    first_clock = len(outputs)
+    layout = _Layout(
+        {net: n for n, net in enumerate(outputs)},
+        {net: first_clock + n for n, net in enumerate(clocks)},
+        first_clock + len(clocks),
+    )
+    frame = resources.files(__package__).joinpath("frame.c").read_text()
+    step = _simple_step(cone, layout) if simple else _general_step(cone, layout)
+    rams = ",\n".join("{" + ",".join(map(str, ram.init)) + "}" for ram in cone.rams)
+    return (
+        frame.replace("@STATE@", str(layout.pin + 1))
+        .replace("@RAMS@", str(len(cone.rams)))
+        .replace("@INIT@", rams)
+        .replace("@STEP@", "\n".join([*_rest(cone, layout), *step]))
+    )
 
 
-def _settle(cone: Cone, clock: str) -> list[str]:
-    """Return C statements that compute every net from the registers and the clock's level."""
-    index = {register.output: n for n, register in enumerate(cone.flip_flops)}
-    lines = [f"    bit n{net} = s[{n}];" for net, n in index.items()]
+def _settle(cone: Cone, layout: _Layout, clock: str) -> list[str]:
+    """Return C statements that compute every net from the state and the clock's level."""
+    lines = [f"    bit n{net} = s[{place}];" for net, place in layout.outputs.items()]
     lines.append(f"    bit n{cone.clock} = {clock};")
-    lines += [f"    bit n{gate.output} = {_expression(gate)};" for gate in cone.gates]
-    return lines
+    return lines + [f"    bit n{gate.output} = {_expression(gate)};" for gate in cone.gates]
 
 
-def _rest(cone: Cone, clocks: dict[int, int], pin: int) -> list[str]:
-    """Return the C function that takes the levels after power-on as they are: they are no edges."""
-    lines = ["static void rest(void)", "{", *_settle(cone, "0")]
-    lines += [f"    s[{place}] = {_name(net)};" for net, place in clocks.items()]
-    return [*lines, f"    s[{pin}] = {_name(cone.counted)};", "}"]
+def _rest(cone: Cone, layout: _Layout) -> list[str]:
+    """Return the C functions for the start and the end: levels after power-on are no edges; the last edge counts."""
+    lines = ["static void rest(void)", "{", *_settle(cone, layout, "0")]
+    lines += [f"    s[{place}] = {_name(net)};" for net, place in layout.clocks.items()]
+    lines += [f"    s[{layout.pin}] = {_name(cone.counted)};", "}"]
+    return [*lines, "static void last(void)", "{", *_settle(cone, layout, "0"), *_count(cone, layout), "}"]
 
 
-def _count(cone: Cone, state: int) -> list[str]:
-    return [f"    pin = {_name(cone.counted)};", f"    edges += pin & (s[{state}] ^ 1);", f"    s[{state}] = pin;"]
+def _count(cone: Cone, layout: _Layout) -> list[str]:
+    name = _name(cone.counted)
+    return [f"    pin = {name};", f"    edges += pin & (s[{layout.pin}] ^ 1);", f"    s[{layout.pin}] = pin;"]
 
 
-def _simple_step(cone: Cone) -> str:
+def _simple_step(cone: Cone, layout: _Layout) -> list[str]:
     """One clock drives everything on its rising edge: one pass over the logic per cycle."""
-    first = len(cone.flip_flops)
-    lines = [*_rest(cone, {}, first), "static inline int step(void)", "{", *_settle(cone, "0")]
+    lines = ["static inline int step(void)", "{", *_settle(cone, layout, "0"), *_count(cone, layout)]
     lines += [f"    bit d{n} = {_next(register)};" for n, register in enumerate(cone.flip_flops)]
+    for number, ram in enumerate(cone.rams):
+        lines.append(f"    if ({_enabled(ram.read)}) {_read(cone, number, layout)}")
+        lines.append(f"    if ({_enabled(ram.write)}) {_write(cone, number)}")
     lines += [f"    s[{n}] = d{n};" for n in range(len(cone.flip_flops))]
-    lines += [*_count(cone, first), "    return 0;", "}"]
-    return "\n".join(lines)
+    return [*lines, "    return 0;", "}"]
 
 
-def _general_step(cone: Cone, clocks: list[int]) -> str:
-    """Gated, derived or falling clocks: settle, let every register see its edges, and again until nothing moves."""
-    first = len(cone.flip_flops)
-    place = {net: first + n for n, net in enumerate(clocks)}
-    pin = first + len(clocks)
-    lines = [*_rest(cone, place, pin), "static int pass(bit clock, bit rose, bit fell)", "{", *_settle(cone, "clock")]
-    lines.append("    bit moved = 0;")
-    for n, register in enumerate(cone.flip_flops):
-        if register.clock in (0, 1):
-            continue
-        if register.clock == cone.clock:
-            edge = "fell" if register.negative_edge else "rose"
-        else:
-            now, last = f"n{register.clock}", f"s[{place[register.clock]}]"
-            edge = f"({last} & ({now} ^ 1))" if register.negative_edge else f"({now} & ({last} ^ 1))"
-        lines.append(f"    bit d{n} = {edge} ? {_next(register)} : s[{n}];")
+def _general_step(cone: Cone, layout: _Layout) -> list[str]:
+    """Gated, derived or falling clocks: settle, let everything see its edges, and again until nothing moves."""
+    lines = [
+        "static int pass(bit clock, bit rose, bit fell)",
+        "{",
+        *_settle(cone, layout, "clock"),
+        "    bit moved = 0;",
+    ]
+    kept = [n for n, register in enumerate(cone.flip_flops) if register.clock not in (0, 1) or register.reset_async]
+    for n in kept:
+        register = cone.flip_flops[n]
+        lines.append(f"    bit d{n} = {_edge(register, cone, layout)} ? {_next(register)} : s[{n}];")
         if register.reset_async:
             lines.append(f"    if ({_name(register.reset)}) d{n} = {register.reset_value};")
         lines.append(f"    moved |= d{n} ^ s[{n}];")
-    kept = [n for n, register in enumerate(cone.flip_flops) if register.clock not in (0, 1)]
+    for number, ram in enumerate(cone.rams):
+        for port, act in ((ram.read, _read(cone, number, layout)), (ram.write, _write(cone, number))):
+            condition = f"{_edge(port, cone, layout)} && ({_enabled(port)})"
+            lines.append(f"    if ({condition}) {{ moved = 1; {act} }}")
     lines += [f"    s[{n}] = d{n};" for n in kept]
-    for net in clocks:
-        lines.append(f"    moved |= s[{place[net]}] ^ {_name(net)}; s[{place[net]}] = {_name(net)};")
-    lines += [*_count(cone, pin), "    return moved;", "}"]
-    lines += [
+    for net, place in layout.clocks.items():
+        lines.append(f"    moved |= s[{place}] ^ {_name(net)}; s[{place}] = {_name(net)};")
+    lines += [*_count(cone, layout), "    return moved;", "}"]
+    return [
+        *lines,
         "static int step(void)",
         "{",
         "    int turns;",
@@ -134,7 +116,37 @@ def _general_step(cone: Cone, clocks: list[int]) -> str:
         "    return 0;",
         "}",
     ]
-    return "\n".join(lines)
+
+
+def _edge(part: FlipFlop | Port, cone: Cone, layout: _Layout) -> str:
+    if part.clock in (0, 1):
+        return "0"
+    if part.clock == cone.clock:
+        return "fell" if part.negative_edge else "rose"
+    now, before = _name(part.clock), f"s[{layout.clocks[part.clock]}]"
+    return f"({before} & ({now} ^ 1))" if part.negative_edge else f"({now} & ({before} ^ 1))"
+
+
+def _enabled(port: Port) -> str:
+    return " & ".join(map(_name, port.enables)) if port.clock not in (0, 1) else "0"
+
+
+def _number(nets: tuple[int, ...]) -> str:
+    """Return the C expression of the number whose bits, lowest first, are `nets`."""
+    parts = [f"{_name(net)} << {n}" for n, net in enumerate(nets) if net != 0]
+    return " | ".join(parts) or "0"
+
+
+def _read(cone: Cone, number: int, layout: _Layout) -> str:
+    ram = cone.rams[number]
+    start = layout.outputs[ram.outputs[0]]
+    return f"ram_read({number}, {ram.read.mode}, {_number(ram.read.address)}, s + {start});"
+
+
+def _write(cone: Cone, number: int) -> str:
+    ram = cone.rams[number]
+    address, data, mask = map(_number, (ram.write.address, ram.data, ram.mask))
+    return f"ram_write({number}, {ram.write.mode}, {address}, {data}, {mask});"
 
 
 def _name(net: int) -> str:
