@@ -79,13 +79,16 @@ class FlipFlop:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One side of a block RAM: acts on the clock's edge while both enables are high. `address`: 11 nets, lowest first."""
+    """One side of a block RAM: acts on the clock's edge while both enables are high; `address`: 11 nets, lowest first.
+
+    `mode`: 0 is 256 words of 16 bits, 1 is 512 of 8, 2 is 1024 of 4, 3 is 2048 of 2.
+    """
 
     clock: int
     negative_edge: bool
     enables: tuple[int, int]
     address: tuple[int, ...]
-    mode: int  # 0: 256 words of 16 bits, 1: 512 of 8, 2: 1024 of 4, 3: 2048 of 2
+    mode: int
 
 
 @dataclass(frozen=True, slots=True)
