@@ -6,7 +6,9 @@ import click
 
 from fieldstation.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "inspect": ("fieldstation.cli.fleet.inspect:inspect", "Say what a bitstream holds and what a board would count."),
+}
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)

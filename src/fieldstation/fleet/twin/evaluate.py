@@ -34,7 +34,8 @@ def read(bitstream: bytes, folder: Path, conditions: Conditions) -> Netlist:
     packed.write_bytes(bitstream)
     done = subprocess.run(["iceunpack", packed, ascii_file], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UndecodableError(f"iceunpack: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        said = done.stderr.strip().splitlines()
+        raise UndecodableError(f"iceunpack says: {said[-1] if said else done.returncode}")
     try:
         return decode(ascii_file, conditions.clock_pin, conditions.counted_pin)
     except Exception as error:  # icebox asserts and indexes freely; whatever it raises, the bytes are at fault
@@ -51,14 +52,20 @@ def evaluate(bitstream: bytes, conditions: Conditions, sampled: bool = False) ->
             return unknown("undecodable", str(error))
         if logic.unknown is not None:
             return unknown(*logic.unknown)
-        binary = _compile(logic, folder)
         arguments = _sampling(conditions) if sampled else [round(conditions.clock_hz * conditions.window_s)]
-        done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode == UNSTABLE:
+        numbers = run(logic, folder, arguments)
+    if numbers is None:
         return unknown("unstable", "the logic never comes to rest after a clock edge")
-    done.check_returncode()
-    numbers = tuple(int(word) for word in done.stdout.split())
     return Answer(None, samples=numbers) if sampled else Answer(numbers[0], period=numbers[1])
+
+
+def run(logic: Cone, folder: Path, arguments: list[int]) -> tuple[int, ...] | None:
+    """Compile a cone in `folder` and run it with `arguments` (frame.c tells which); None when it never rests."""
+    done = subprocess.run([_compile(logic, folder), *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode == UNSTABLE:
+        return None
+    done.check_returncode()
+    return tuple(int(word) for word in done.stdout.split())
 
 
 def _compile(logic: Cone, folder: Path) -> Path:

@@ -52,11 +52,24 @@ static inline void ram_write(int ram, int mode, int address, int data, int mask)
 
 @STEP@
 
-/* Arguments: cycles to count. Or: cycles to settle, cycles between samples, samples, RC constant in cycles. */
+/* Arguments: cycles to count. Or: cycles, changes of the pin to print. Or: cycles to settle, cycles between samples,
+   samples, RC constant in cycles. */
 int main(int argc, char **argv)
 {
     unsigned long long cycles = strtoull(argv[1], 0, 10), t;
     rest();
+    if (argc == 3) {
+        unsigned long long most = strtoull(argv[2], 0, 10);
+        for (t = 0; t < cycles && most; t++) {
+            bit before = pin;
+            if (step()) return 3;
+            if (pin != before) {
+                printf("%llu ", t);
+                most--;
+            }
+        }
+        return 0;
+    }
     if (argc > 4) {
         unsigned long long every = strtoull(argv[2], 0, 10), samples = strtoull(argv[3], 0, 10), n;
         double keep = 1.0 - 1.0 / strtod(argv[4], 0), v = 0.0;

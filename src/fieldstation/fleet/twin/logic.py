@@ -111,3 +111,18 @@ def _undriven(net: int, netlist: Netlist) -> Unsupported:
         if reason.reason in ("pll", "hard_block", "ddr_pin", "tristate_pin"):
             return reason
     return Unsupported("undriven_net", f"the counted pin depends on a signal that nothing drives (net {net})")
+
+
+def feedback(netlist: Netlist) -> list[tuple[int, int, int]]:
+    """Return the places (tile column, row, cell) of logic on or between loops without a register, in the whole design.
+
+    What has no looped input, or drives nothing looped, is peeled off until nothing more goes.
+    """
+    left: set[Gate] = {*netlist.luts, *netlist.carries}
+    while True:
+        driven = {gate.output for gate in left}
+        needed = {net for gate in left for net in _needed(gate)}
+        kept = {gate for gate in left if gate.output in needed and not driven.isdisjoint(_needed(gate))}
+        if len(kept) == len(left):
+            return sorted({gate.place for gate in left})
+        left = kept

@@ -120,6 +120,11 @@ class Netlist:
     pins_out: list[Pin] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
 
+    @property
+    def clocked(self) -> list[FlipFlop | Port]:
+        """Everything that acts on an edge."""
+        return [*self.flip_flops, *(port for ram in self.rams for port in (ram.read, ram.write))]
+
 
 def load_icebox() -> Any:
     """Import IceStorm's `icebox`, from where its package puts it."""
