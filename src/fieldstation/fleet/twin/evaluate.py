@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fieldstation.fleet.twin.logic import Cone, cone
 from fieldstation.fleet.twin.model import Answer, Conditions, unknown
-from fieldstation.fleet.twin.netlist import Netlist, TwinToolsError, decode, load_icebox
+from fieldstation.fleet.twin.netlist import Netlist, TwinToolsError, decode, icebox_folder
 from fieldstation.fleet.twin.source import program
 
 UNSTABLE = 3  # exit status of the generated program when logic never comes to rest
@@ -25,7 +25,7 @@ def find_tools() -> None:
     for tool, package in PACKAGES.items():
         if shutil.which(tool) is None:
             raise TwinToolsError(tool=tool, package=package)
-    load_icebox()
+    icebox_folder()
 
 
 def read(bitstream: bytes, folder: Path, conditions: Conditions) -> Netlist:
@@ -35,7 +35,7 @@ def read(bitstream: bytes, folder: Path, conditions: Conditions) -> Netlist:
     done = subprocess.run(["iceunpack", packed, ascii_file], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise UndecodableError(f"iceunpack says: {said[-1] if said else done.returncode}")
+        raise UndecodableError(f"iceunpack says: {said[-1].rstrip('.') if said else done.returncode}")
     try:
         return decode(ascii_file, conditions.clock_pin, conditions.counted_pin)
     except Exception as error:  # icebox asserts and indexes freely; whatever it raises, the bytes are at fault

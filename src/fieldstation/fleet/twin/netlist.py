@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,14 +127,21 @@ class Netlist:
         return [*self.flip_flops, *(port for ram in self.rams for port in (ram.read, ram.write))]
 
 
+def icebox_folder() -> str:
+    """Return where IceStorm's Python modules are, or raise the sentence that says how to get them."""
+    folder = next((folder for folder in ICEBOX_FOLDERS if Path(folder, "icebox.py").is_file()), None)
+    if folder is None:
+        raise TwinToolsError(tool="icebox (Project IceStorm)", package="fpga-icestorm")
+    return folder
+
+
 def load_icebox() -> Any:
     """Import IceStorm's `icebox`, from where its package puts it."""
     if "icebox" not in sys.modules:
-        folder = next((f for f in ICEBOX_FOLDERS if Path(f, "icebox.py").is_file()), None)
-        if folder is None:
-            raise TwinToolsError(tool="icebox (Project IceStorm)", package="fpga-icestorm")
-        sys.path.append(folder)
-    return importlib.import_module("icebox")
+        sys.path.append(icebox_folder())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was written before Python warned of "\\d" in a plain string
+        return importlib.import_module("icebox")
 
 
 CLOCK_PIN = Pin(12, 31, 1)  # SG48 pin 35, fed with 48 MHz on the pico2-ice

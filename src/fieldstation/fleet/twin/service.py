@@ -19,6 +19,9 @@ from fieldstation.fleet.twin.model import Answer, Conditions, unknown
 
 log = logging.getLogger(__name__)
 
+# Answers about this moment rather than the design: a slow machine today may be a fast one tomorrow.
+_PASSING = ("too_long", "too_large")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -74,7 +77,7 @@ class Twin:
     async def _compute(self, digest: str, bitstream: bytes, sampled: bool) -> Answer:
         async with self._child() as child:
             answer = await child.evaluate(bitstream, self.conditions, sampled)
-        if answer.reason != "too_long":  # a slow machine today may be a fast one tomorrow
+        if answer.reason not in _PASSING:
             await asyncio.to_thread(self.cache.put, digest, answer)
         return answer
 
@@ -108,7 +111,7 @@ class _Child:
                 await self.kill()  # its answer to this question must not become the answer to the next one
                 raise
 
-    async def _ask(self, job: dict[str, object]) -> Answer:
+    async def _ask(self, job: dict[str, object], again: bool = True) -> Answer:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -123,7 +126,9 @@ class _Child:
         line = await process.stdout.readline()
         if not line:
             await self.kill()
-            return unknown("too_large", "the process that computed it was ended (memory ceiling?)")
+            if again:
+                return await self._ask(job, again=False)
+            return unknown("too_large", "the process that computed it was ended twice")
         raw = json.loads(line)
         return Answer(**{**raw, "samples": tuple(raw["samples"])})
 

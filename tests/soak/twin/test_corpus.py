@@ -1,0 +1,25 @@
+"""The twin against an independent simulation of the designs' sources."""
+
+from pathlib import Path
+
+import pytest
+from tests.soak.twin.designs import DESIGNS, LUT_LOOP, build, judge
+
+from fieldstation.fleet.twin.evaluate import evaluate
+from fieldstation.fleet.twin.model import Conditions
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(120)]
+
+CYCLES = 200_000
+
+
+@pytest.mark.parametrize("name", sorted(DESIGNS))
+def test_twin_counts_what_an_independent_simulation_counts(name: str, tmp_path: Path) -> None:
+    bitstream = build(DESIGNS[name], tmp_path)
+    answer = evaluate(bitstream, Conditions(clock_hz=CYCLES))
+    assert answer.pulses == judge(tmp_path, CYCLES), answer
+
+
+def test_ring_oscillator_is_not_guessed(tmp_path: Path) -> None:
+    answer = evaluate(build(LUT_LOOP + " assign out=a;", tmp_path), Conditions())
+    assert (answer.pulses, answer.reason) == (None, "combinational_loop")
