@@ -30,5 +30,6 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+        if self.table:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])

@@ -13,7 +13,7 @@ from fieldstation.core.plugins import listing
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plugins(as_json: bool) -> None:
-    """List what entry points offer: drivers, sources, procedures, uplinks, nodes, approvers."""
+    """List what entry points offer: drivers, states, sources, procedures, uplinks, nodes, approvers."""
     found = listing()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=1))

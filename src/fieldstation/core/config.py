@@ -10,7 +10,10 @@ import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,8 @@ from fieldstation.core.errors import ConfigError
 T = TypeVar("T")
 
 PREFIX = "FIELDSTATION"
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -43,11 +48,12 @@ def section(data: Mapping[str, Any], dotted: str) -> dict[str, Any]:
 
 
 def fields_of(cls: Any) -> dict[str, Any]:
-    """Return name -> type of the fields `cls` takes, or nothing when it does not tell."""
+    """Return name (or alias, as a file writes it) -> type of the fields `cls` takes; empty when it does not tell."""
     if hasattr(cls, "model_fields"):
-        return {name: field.annotation for name, field in cls.model_fields.items()}
-    if dataclasses.is_dataclass(cls):
-        return {field.name: field.type for field in dataclasses.fields(cls)}
+        return {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+    if dataclasses.is_dataclass(cls) and isinstance(cls, type):
+        hints = typing.get_type_hints(cls)
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
     return {}
 
 
@@ -55,14 +61,35 @@ def from_environment(
     cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]] | None = None
 ) -> dict[str, str]:
     """Collect `FIELDSTATION_<SECTION>_<KEY>` for the fields of `cls`, then for each alias in the order given."""
+    return {name: environ[variable] for name, variable in _variables(cls, dotted, environ, aliases or {}).items()}
+
+
+def _variables(
+    cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]]
+) -> dict[str, str]:
     stem = "_".join([PREFIX, *dotted.upper().replace("-", "_").split(".")]).rstrip("_")
     found = {}
     for name in fields_of(cls):
-        for variable in (f"{stem}_{name.upper()}", *(aliases or {}).get(name, ())):
+        for variable in (f"{stem}_{name.upper().replace('-', '_')}", *aliases.get(name, ())):
             if environ.get(variable, "") != "":
-                found[name] = environ[variable]
+                found[name] = variable
                 break
     return found
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """Turn an environment variable into what a dataclass or a list setting needs; pydantic does the rest itself."""
+    kinds = set(typing.get_args(kind)) - {type(None)} if isinstance(kind, types.UnionType) else {kind}
+    origins = {typing.get_origin(kind) or kind for kind in kinds}
+    if origins & {list, tuple, set, frozenset}:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if bool in kinds and text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    for number in (int, float):
+        if number in kinds:
+            with suppress(ValueError):
+                return number(text)
+    return Path(text) if Path in kinds else text
 
 
 def refuse_unknown(cls: Any, values: Mapping[str, Any], source: str, prefix: str = "") -> None:
@@ -70,13 +97,33 @@ def refuse_unknown(cls: Any, values: Mapping[str, Any], source: str, prefix: str
     known = fields_of(cls)
     if not known:
         return
+    open_model = getattr(cls, "model_config", {}).get("extra") == "allow"
     for key, value in values.items():
         if key not in known:
+            if open_model:
+                continue
             near = difflib.get_close_matches(key, known, n=1)
             mend = f"did you mean {near[0]!r}?" if near else "known are " + ", ".join(sorted(known))
             raise ConfigError(key=repr(prefix + key), source=source, problem=f"there is no such setting; {mend}")
-        if isinstance(value, Mapping) and hasattr(known[key], "model_fields"):
-            refuse_unknown(known[key], value, source, f"{prefix}{key}.")
+        for path, inner, table in _tables(known[key], value, prefix + key):
+            refuse_unknown(inner, table, source, f"{path}.")
+
+
+def _tables(kind: Any, value: Any, path: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Find the tables inside `value` whose class the annotation `kind` tells: X, X | None, list[X], dict[str, X]."""
+    inner = typing.get_args(kind)
+    if isinstance(value, Mapping) and fields_of(kind):
+        yield path, kind, value
+    elif isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        candidates = [option for option in inner if fields_of(option)]
+        if len(candidates) == 1:  # of several, pydantic decides which one is meant
+            yield from _tables(candidates[0], value, path)
+    elif isinstance(value, Mapping) and len(inner) == 2:
+        for name, table in value.items():
+            yield from _tables(inner[1], table, f"{path}.{name}")
+    elif isinstance(value, list) and inner:
+        for number, table in enumerate(value):
+            yield from _tables(inner[0], table, f"{path}.{number}")
 
 
 def load(
@@ -91,29 +138,38 @@ def load(
 ) -> T:
     """Build `cls` from the table `table` of `file` (or from `values`), the environment and `overrides`.
 
-    Overrides that are None are left out, so that command line options without a value do not hide the file.
+    Overrides that are None or () are left out: command line options that were not given do not hide the file. A list
+    in the environment is written with commas. Only settings of `cls` itself can be set there, not those of its tables.
     """
-    source = str(file) if file is not None else "the configuration"
+    source = (f"[{table}] of {file}" if table else str(file)) if file is not None else "the configuration"
     merged = dict(values or {})
     if file is not None:
         merged |= section(read_toml(file), table)
     refuse_unknown(cls, merged, source)
-    environment = from_environment(cls, table, os.environ if environ is None else environ, aliases)
-    merged |= environment
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    merged |= given
+    environ = os.environ if environ is None else environ
+    sources: dict[str, str] = {}
+    kinds = fields_of(cls)
+    for name, variable in _variables(cls, table, environ, aliases or {}).items():
+        merged[name] = _parsed(environ[variable], kinds[name])
+        sources[name] = f"the environment variable {variable}"
+    for name, value in (overrides or {}).items():
+        if value is not None and value != ():
+            merged[name] = value
+            sources[name] = "the command line"
     try:
         return cls(**merged)
     except (ValueError, TypeError) as error:
-        raise _explain(error, source, environment, given) from error
+        raise _explain(error, source, sources) from error
 
 
-def _explain(error: Exception, source: str, environment: Mapping[str, Any], given: Mapping[str, Any]) -> ConfigError:
+def _explain(error: Exception, source: str, sources: Mapping[str, str]) -> ConfigError:
     details = getattr(error, "errors", None)
     if details is None:
-        return ConfigError(key="values", source=source, problem=error)
+        return ConfigError(f"{source[:1].upper()}{source[1:]} is wrong: {error}.")
     first = details()[0]
     path = [str(part) for part in first["loc"]]
-    top = path[0] if path else ""
-    where = "the command line" if top in given else "the environment" if top in environment else source
-    return ConfigError(key=repr(".".join(path)), source=where, problem=first["msg"].removeprefix("Value error, "))
+    where = sources.get(path[0], source) if path else source
+    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not path:
+        return ConfigError(f"{where[:1].upper()}{where[1:]} is wrong: {problem}.")
+    return ConfigError(key=repr(".".join(path)), source=where, problem=problem[:1].lower() + problem[1:])

@@ -24,11 +24,20 @@ class FieldstationError(Exception):
         super().__init__(message if message is not None else self._sentence())
 
     def _sentence(self) -> str:
+        # Under `python -OO` there are no docstrings; the code and the fields are then all there is to say.
+        if not type(self).__doc__:
+            return f"{self.code} {self.fields or ''}".strip()
         paragraph = inspect.cleandoc(type(self).__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
-        return paragraph.format_map({key: str(value) for key, value in self.fields.items()})
+        return paragraph.format_map(_Fields(self.fields))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), str(self), self.fields)
+
+
+class _Fields(dict[str, object]):
+    # A field that was forgotten must not hide the error that was to be told.
+    def __missing__(self, key: str) -> str:
+        return "?"
 
 
 def _rebuild(cls: type[FieldstationError], message: str, fields: dict[str, object]) -> FieldstationError:

@@ -7,32 +7,50 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from fieldstation.core.errors import ConfigError
+
+# Libraries that tell each of their steps at INFO; they are heard at DEBUG, and their warnings always.
+_TALKATIVE = ("alembic", "httpx", "httpcore", "engineio", "socketio", "uvicorn.access")
+
+
+@dataclass(slots=True)
+class _Choice:
+    level: str = "INFO"
+    file: Path | None = None
+    as_json: bool = False
+
+
+_chosen = _Choice()
 
 _HANDLER_NAME = "fieldstation"  # the mark by which a second set-up finds what the first one added
 
 _context: ContextVar[MappingProxyType[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
 
-# What a secret looks like in text: user-info in an address, an Authorization header, a token of ours.
+# What a secret looks like in text: user-info in an address, an Authorization header, a token of ours or of Slack,
+# a setting or a JSON member with a telling name. Masking a word too many is fine, one too few is not.
 _SECRETS = (
-    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@"), r"\1:***@"),
+    (re.compile(r"(?<=://)([^/\s:@]*):[^/\s]+@"), r"\1:***@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
     (re.compile(r"\bfs[tl]_[\w-]{8,}"), "fs***"),
-    (re.compile(r"(?i)\b(password|secret|token)=[^\s&'\"]+"), r"\1=***"),
+    (re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{8,}"), "x***"),
+    (re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)=)[^\s&'\",;]+"), r"\1***"),
+    (re.compile(r"""(?i)(["'][\w-]*(?:password|passwd|secret|token|api_?key)["']\s*:\s*["'])[^"']+"""), r"\1***"),
 )
 
 
 def mask(text: str) -> str:
-    """Return `text` with passwords in addresses, authorization headers and our tokens replaced by `***`."""
+    """Return `text` with passwords in addresses, authorization headers, tokens and secrets replaced by `***`."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -56,8 +74,7 @@ def current_context() -> dict[str, object]:
 class _ContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         # Kept on the record: a handler in another thread would see another context.
-        if not hasattr(record, "fields"):
-            record.fields = _context.get()
+        record.fields = {**_context.get(), **getattr(record, "fields", {})}
         return True
 
 
@@ -70,6 +87,8 @@ class TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
         name = record.name.removeprefix("fieldstation.")
         line = f"{stamp} {record.levelname:<7} {name}{f' [{fields}]' if fields else ''} {record.getMessage()}"
+        # What a stranger sent may hold line ends; it shall not be able to write a line of its own.
+        line = line.replace("\r", "\\r").replace("\n", "\n    ")
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return mask(line)
@@ -86,22 +105,36 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": mask(record.getMessage()),
         }
-        entry |= {key: mask(str(value)) for key, value in getattr(record, "fields", {}).items()}
+        for key, value in getattr(record, "fields", {}).items():
+            entry.setdefault(key, mask(str(value)))
         if record.exc_info:
             entry["exception"] = mask(self.formatException(record.exc_info))
         return json.dumps(entry)
 
 
-def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = False) -> None:
+def setup(level: str | None = None, *, file: Path | None = None, as_json: bool | None = None) -> None:
     """Send all log records to stderr, and to `file` (rotated at 10 MB, five kept) when one is named.
 
-    Calling it again replaces what an earlier call set up.
+    Fields are added with `context` or `log.info("...", extra={"fields": {...}})`. Calling it again replaces what an
+    earlier call set up; what is None stays as that call chose it (at first INFO, no file, text).
     """
+    import logging.handlers  # brings sockets and queues, for those who keep a log file
+
+    level = level or _chosen.level
+    file = file or _chosen.file
+    as_json = _chosen.as_json if as_json is None else as_json
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(
+            key="'level'", source="the logging settings", problem=f"{level!r} is not a level such as INFO"
+        )
     formatter: logging.Formatter = JsonFormatter() if as_json else TextFormatter()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5))
+        except OSError as error:
+            raise ConfigError(f"The log file {file} cannot be written: {error.strerror}.") from error
     root = logging.getLogger()
     for old in [h for h in root.handlers if h.get_name() == _HANDLER_NAME]:
         root.removeHandler(old)
@@ -111,4 +144,7 @@ def setup(level: str = "INFO", *, file: Path | None = None, as_json: bool = Fals
         handler.addFilter(_ContextFilter())
         handler.set_name(_HANDLER_NAME)
         root.addHandler(handler)
+    _chosen.level, _chosen.file, _chosen.as_json = level, file, as_json
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING)

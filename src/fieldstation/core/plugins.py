@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldstation.core.errors import FieldstationError, MissingExtraError
 
-GROUPS = ("drivers", "sources", "procedures", "uplinks", "nodes", "approvers")
+if TYPE_CHECKING:
+    from importlib import metadata
+
+GROUPS = ("drivers", "states", "sources", "procedures", "uplinks", "nodes", "approvers")
 
 
 class UnknownPluginError(FieldstationError):
@@ -21,6 +23,10 @@ class UnknownPluginError(FieldstationError):
 
 class BrokenPluginError(FieldstationError):
     """The {kind} {name!r} from {distribution} does not load: {problem}"""
+
+
+class AmbiguousPluginError(FieldstationError):
+    """There is more than one {kind} named {name!r}: {distributions}. Uninstall all but one of these packages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +40,46 @@ class Plugin:
     problem: str | None = None
 
 
-def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=f"fieldstation.{group}")}
-
-
 def load(group: str, name: str) -> Any:
     """Import and return the object registered as `name` in entry point group `fieldstation.<group>`."""
-    points = _entry_points(group)
+    # Imported when asked: it brings the e-mail parser, which every small process with a lazy face would pay for.
+    from importlib import metadata
+
+    points = metadata.entry_points(group=f"fieldstation.{group}")
     kind = group.removesuffix("s")
-    if name not in points:
-        raise UnknownPluginError(kind=kind, name=repr(name), known=", ".join(sorted(points)) or "none")
+    named = list(points.select(name=name))
+    if not named:
+        raise UnknownPluginError(kind=kind, name=name, known=", ".join(sorted(points.names)) or "none")
+    if len(named) > 1:
+        raise AmbiguousPluginError(kind=kind, name=name, distributions=" and ".join(map(_distribution, named)))
     try:
-        return points[name].load()
+        return named[0].load()
     except MissingExtraError:
         raise
     except Exception as error:
         raise BrokenPluginError(
-            kind=kind, name=repr(name), distribution=_distribution(points[name]), problem=error
+            kind=kind, name=name, distribution=_distribution(named[0]), problem=_problem(error)
         ) from error
 
 
 def listing() -> list[Plugin]:
     """Return every registered plugin, tried: `problem` says why one does not load."""
+    from importlib import metadata
+
     found = []
     for group in GROUPS:
-        for name, point in sorted(_entry_points(group).items()):
+        for point in sorted(metadata.entry_points(group=f"fieldstation.{group}"), key=lambda point: point.name):
             problem = None
             try:
                 point.load()
             except Exception as error:
-                problem = str(error)
-            found.append(Plugin(group, name, point.value, _distribution(point), problem))
+                problem = _problem(error)
+            found.append(Plugin(group, point.name, point.value, _distribution(point), problem))
     return found
+
+
+def _problem(error: Exception) -> str:
+    return str(error) if isinstance(error, FieldstationError) else f"{type(error).__name__}: {error}"
 
 
 def _distribution(point: metadata.EntryPoint) -> str:
@@ -77,27 +91,41 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if _is_ours(error):
+            raise
         raise MissingExtraError(feature=feature, extra=extra) from error
 
 
-def lazy_names(package: str, extra: str | None, names: Mapping[str, str]) -> Callable[[str], Any]:
+def _is_ours(error: ImportError) -> bool:
+    # An import that fails inside our own tree is a bug of ours, not a missing extra; or it has its sentence already.
+    return isinstance(error, MissingExtraError) or (error.name or "").partition(".")[0] == "fieldstation"
+
+
+class LazyNames:
+    """What `lazy_names` returns: called with a name as a module's `__getattr__`; `offered` is name -> module."""
+
+    def __init__(self, package: str, extra: str | None, offered: Mapping[str, str]) -> None:
+        self.package = package
+        self.extra = extra
+        self.offered = dict(offered)
+
+    def __call__(self, name: str) -> Any:
+        """Import the name and keep it in the face; MissingExtraError when a package of the extra is not here."""
+        if name not in self.offered:
+            raise AttributeError(f"module {self.package!r} has no attribute {name!r}")
+        try:
+            value = getattr(importlib.import_module(self.offered[name], self.package), name)
+        except ImportError as error:
+            if self.extra is None or _is_ours(error):
+                raise
+            raise MissingExtraError(feature=f"{self.package}.{name}", extra=self.extra) from error
+        setattr(sys.modules[self.package], name, value)
+        return value
+
+
+def lazy_names(package: str, extra: str | None, names: Mapping[str, str]) -> LazyNames:
     """Return a module `__getattr__` that imports `names` (name -> module) on first use.
 
     A package face offers its documented names this way and imports nothing that needs `extra` until one is used.
     """
-
-    def __getattr__(name: str) -> Any:  # noqa: N807 - it becomes the module's __getattr__
-        if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
-            value = getattr(importlib.import_module(names[name], package), name)
-        except ImportError as error:
-            # An import that fails inside our own tree is a bug of ours, not a missing extra.
-            ours = (error.name or "").partition(".")[0] == "fieldstation"
-            if isinstance(error, MissingExtraError) or extra is None or ours:
-                raise
-            raise MissingExtraError(feature=f"{package}.{name}", extra=extra) from error
-        setattr(sys.modules[package], name, value)
-        return value
-
-    return __getattr__
+    return LazyNames(package, extra, names)

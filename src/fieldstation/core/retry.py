@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,7 +15,8 @@ T = TypeVar("T")
 class Backoff:
     """Delays in seconds that grow by `factor` from `initial_s` to `ceiling_s`, each spread by ±`jitter` of itself.
 
-    Jitter keeps a hundred clients that lost the same server from coming back at the same moment.
+    The spread comes last, so a wait may pass the ceiling by that much. It keeps a hundred clients that lost the same
+    server from coming back at the same moment.
     """
 
     initial_s: float = 0.1
@@ -45,10 +45,14 @@ async def retry(
     on: type[BaseException] | tuple[type[BaseException], ...],
     backoff: Backoff | None = None,
     deadline_s: float | None = None,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Await `call()` until it succeeds; the last error is raised when the next wait would pass `deadline_s`."""
+    # Imported here: who only wants a Backoff, such as a supervisor, does without asyncio and its megabytes.
+    import asyncio
+
+    sleep = sleep or asyncio.sleep
     started = clock()
     for delay in backoff or Backoff():
         try:

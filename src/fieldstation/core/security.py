@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import enum
+import fcntl
 import hashlib
 import ipaddress
 import json
 import os
+import re
 import secrets
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fieldstation.core.errors import FieldstationError, InsecureBindError
 
+TOKEN_VARIABLE = "FIELDSTATION_TOKEN"  # noqa: S105 - the name of an environment variable
 TOKEN_PREFIX = "fst_"  # noqa: S105 - the mark by which logs recognise and mask a token, not a secret
 
 
@@ -51,6 +55,14 @@ class TokenFileError(FieldstationError):
     """The token file {path} cannot be used: {problem}."""
 
 
+class UserNameError(FieldstationError):
+    """{user!r} cannot be a user's name: use 1 to 64 letters, digits, dots, dashes or underscores."""
+
+
+class TlsFileError(FieldstationError):
+    """TLS cannot start with {paths}: {problem}."""
+
+
 def authorize(principal: Principal, needed: Role, action: str) -> None:
     """Raise ForbiddenError unless `principal` has at least the role `needed`."""
     if principal.role < needed:
@@ -66,7 +78,30 @@ def new_token(prefix: str = TOKEN_PREFIX) -> str:
 
 def hash_token(token: str) -> str:
     """Return what is stored instead of the token. Tokens are random, so a fast hash is enough (no dictionary fits)."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+
+
+def check_user_name(user: str) -> str:
+    """Return `user`, or raise UserNameError: the name travels in addresses (`http://name:token@host`) and in logs."""
+    if not re.fullmatch(r"[\w.-]{1,64}", user, re.ASCII):
+        raise UserNameError(user=user)
+    return user
+
+
+def own_token(file: Path | None = None, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the token this client shall present: from `file` (first line), else from FIELDSTATION_TOKEN, else None.
+
+    There is no way to give it as a command line argument: every user of the machine can read those.
+    """
+    if file is None:
+        return (os.environ if environ is None else environ).get(TOKEN_VARIABLE, "").strip() or None
+    try:
+        token = file.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(path=file, problem=error) from error
+    if not token:
+        raise TokenFileError(path=file, problem="its first line shall be the token, and is empty")
+    return token
 
 
 class TokenFile:
@@ -77,7 +112,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._entries: dict[str, Principal] = {}
 
     def lookup(self, token: str) -> Principal | None:
@@ -96,18 +131,35 @@ class TokenFile:
 
     def add(self, user: str, role: Role) -> str:
         """Create a token for `user`, store its hash, and return the token: the only time it can be seen."""
+        check_user_name(user)
         token = new_token()
-        self._refresh()
-        self._write({**self._entries, hash_token(token): Principal(user, role)})
+        with self._locked():
+            self._write({**self._entries, hash_token(token): Principal(user, role)})
         return token
 
     def revoke(self, user: str) -> int:
         """Remove all tokens of `user`; returns how many there were."""
-        self._refresh()
-        kept = {key: principal for key, principal in self._entries.items() if principal.user != user}
-        removed = len(self._entries) - len(kept)
-        self._write(kept)
+        with self._locked():
+            kept = {key: principal for key, principal in self._entries.items() if principal.user != user}
+            removed = len(self._entries) - len(kept)
+            if removed:
+                self._write(kept)
         return removed
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # Two who change the file at the same moment would each write what the other has not seen.
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise TokenFileError(path=self.path, problem=error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._refresh()
+            yield
+        finally:
+            os.close(lock)
 
     def _refresh(self) -> None:
         try:
@@ -115,7 +167,9 @@ class TokenFile:
         except FileNotFoundError:
             self._stamp, self._entries = None, {}
             return
-        stamp = (status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            raise TokenFileError(path=self.path, problem=error) from error
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         if stamp == self._stamp:
             return
         try:
@@ -126,15 +180,21 @@ class TokenFile:
         self._stamp, self._entries = stamp, entries
 
     def _write(self, entries: Mapping[str, Principal]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({key: {"user": p.user, "role": p.role.name.lower()} for key, p in entries.items()}, indent=1)
         temporary = self.path.with_name(self.path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        try:
+            temporary.unlink(missing_ok=True)  # what a crash left behind may have other permissions
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)  # a token that was revoked stays so after a power cut
+            os.close(folder)
+        except OSError as error:
+            raise TokenFileError(path=self.path, problem=error) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -158,37 +218,74 @@ def refuse_browser(headers: Mapping[str, str], allowed_hosts: Collection[str]) -
 
     Documented GETs change state, so a page anywhere could trigger them in a visitor's browser. Browsers tell:
     `Sec-Fetch-Site` and `Origin` name the page, and `Host` unmasks DNS rebinding. `headers` has lower-case names;
-    `allowed_hosts` are host names without port, and may hold "*".
+    `allowed_hosts` are host names without port, and may hold "*". An address in numbers is always fine as `Host`:
+    rebinding needs a name. Another port of this machine is another site, since another user may have opened it;
+    behind a proxy that drops the port from `Host`, the page's host must be in `allowed_hosts`.
     """
-    if headers.get("sec-fetch-site") == "cross-site":
-        return "The request comes from another web site (Sec-Fetch-Site: cross-site)."
-    host = urlsplit("//" + headers.get("host", "")).hostname or ""
-    open_to_all = "*" in allowed_hosts
-    if host and not open_to_all and not is_loopback(host) and host not in allowed_hosts:
+    if (site := headers.get("sec-fetch-site")) in {"cross-site", "same-site"}:
+        return f"The request comes from another web site (Sec-Fetch-Site: {site})."
+    names = {name.lower() for name in allowed_hosts}
+    host, port = _host_and_port("//" + headers.get("host", ""))
+    if host is None:
+        return "The Host header is not an address."
+    if host and not (host in names or "*" in names or is_loopback(host) or _is_address(host)):
         return f"This server is not called {host!r}; add the name with --allow-host if it is yours."
     origin = headers.get("origin")
     if origin is not None:
-        name = urlsplit(origin).hostname or ""
-        if name != host:
+        page, page_port = _host_and_port(origin)
+        default = {"http": 80, "https": 443}.get(origin.partition(":")[0])
+        same_port = (page_port or default) == (port or default)
+        if not page or page != host or not (same_port or page in names):
             return f"The request comes from a page of {origin!r}, which is not this server."
     return None
+
+
+def _host_and_port(address: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(address)
+        return parts.hostname or "", parts.port
+    except ValueError:
+        return None, None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def server_tls(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
     """Return a TLS 1.2+ server context; with `client_ca`, only clients with a certificate of that CA get in."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+    with _naming(certificate, key, client_ca):
+        context.load_cert_chain(certificate, key, password=_no_password)
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def client_tls(ca: Path | None = None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
     """Return a TLS 1.2+ client context that checks certificate and host name, with our certificate when given."""
-    context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if certificate is not None:
-        context.load_cert_chain(certificate, key)
+    with _naming(ca, certificate, key):
+        context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate is not None:
+            context.load_cert_chain(certificate, key, password=_no_password)
     return context
+
+
+@contextmanager
+def _naming(*paths: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError that does not name the file
+        raise TlsFileError(paths=", ".join(str(path) for path in paths if path is not None), problem=error) from error
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask at the terminal, and a server would wait there for ever.
+    raise ValueError("the key is encrypted; store it decrypted with permissions 0600")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-STOP_DEADLINE_S = 10.0
+# All services together; with the hard end below a server is gone 10 s after SIGTERM, as promised.
+STOP_DEADLINE_S = 8.0
+HARD_END_AFTER_S = 2.0
 
 
 class Service(Protocol):
@@ -36,8 +40,12 @@ class Service(Protocol):
 async def serve(
     services: Sequence[Service], *, ready: Callable[[], None] | None = None, stop_deadline_s: float = STOP_DEADLINE_S
 ) -> None:
-    """Start `services` in order, run them together, stop them in reverse order when one fails or we are cancelled."""
+    """Start `services` in order, run them together, stop them in reverse order when one fails or we are cancelled.
+
+    `stop_deadline_s` is for all of them together; who is late is left behind and said so in the log.
+    """
     started: list[Service] = []
+    failure: BaseException | None = None
     try:
         for service in services:
             started.append(service)
@@ -48,43 +56,80 @@ async def serve(
             for service in services:
                 group.create_task(service.run(), name=service.name)
     except BaseExceptionGroup as group_error:
-        # One failed service is one sentence for the person at the terminal; the rest was only cancelled.
-        raise group_error.exceptions[0] from None
+        # The first failure is the sentence for the person at the terminal; the rest was only cancelled by it.
+        failure, *others = _leaves(group_error)
+        for other in others:
+            log.error("and then: %s", other)
     finally:
+        deadline = asyncio.get_running_loop().time() + stop_deadline_s
         for service in reversed(started):
-            await _stop(service, stop_deadline_s)
+            await _stop(service, deadline)
+    if failure is not None:
+        raise failure  # here and not above, so that the cause chained to it stays as it is
 
 
-async def _stop(service: Service, deadline_s: float) -> None:
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _stop(service: Service, deadline: float) -> None:
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout_at(deadline) as limit:
             await service.stop()
-    except TimeoutError:
-        log.error("%s did not stop within %g s and is left behind", service.name, deadline_s)
-    except Exception:
-        log.exception("%s failed while stopping", service.name)
+    except (Exception, asyncio.CancelledError) as error:
+        # Early Python 3.11 (Debian 12 has it) tells of a timeout in a task that is being cancelled, as ours often is
+        # here, by CancelledError instead of TimeoutError.
+        if limit.expired():
+            log.error("%s did not stop in time and is left behind", service.name)
+        elif isinstance(error, asyncio.CancelledError):
+            raise
+        else:
+            log.exception("%s failed while stopping", service.name)
 
 
-async def until_signalled(main: asyncio.Task[None]) -> None:
-    """Await `main`; the first SIGTERM or SIGINT cancels it, and then its end is a clean end."""
+async def until_signalled(main: asyncio.Task[None], *, hard_end_s: float = STOP_DEADLINE_S + HARD_END_AFTER_S) -> None:
+    """Await `main`; the first SIGTERM or SIGINT cancels it, and then its end is a clean end.
+
+    Further signals change nothing, but `hard_end_s` after the first the process ends with exit code 1, done or not.
+    """
     loop = asyncio.get_running_loop()
     signalled = False
+    asked, ended = threading.Event(), threading.Event()
 
-    def stop() -> None:
+    def watch() -> None:
+        asked.wait()
+        if not ended.wait(hard_end_s):
+            _end_process()
+
+    def stop(number: int, frame: object) -> None:
         nonlocal signalled
-        signalled = True
-        main.cancel()
+        if not signalled:
+            signalled = True
+            asked.set()
+            loop.call_soon_threadsafe(main.cancel)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    # A thread and plain signal handlers, because what hangs may be the event loop itself.
+    threading.Thread(target=watch, name="hard-end", daemon=True).start()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await main
         if not signalled and main.cancelled():
             raise asyncio.CancelledError
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        ended.set()
+        asked.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_process() -> None:
+    sys.stderr.write("fieldstation: something does not stop; ending without it\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 async def run(
@@ -94,7 +139,9 @@ async def run(
 
     def ready() -> None:
         if ready_url is not None:
-            sys.stdout.write(f"ready {ready_url()}\n")
-            sys.stdout.flush()
+            with contextlib.suppress(BrokenPipeError):  # whoever started us may have stopped reading
+                sys.stdout.write(f"ready {ready_url()}\n")
+                sys.stdout.flush()
 
-    await until_signalled(asyncio.create_task(serve(services, ready=ready, stop_deadline_s=stop_deadline_s)))
+    main = asyncio.create_task(serve(services, ready=ready, stop_deadline_s=stop_deadline_s))
+    await until_signalled(main, hard_end_s=stop_deadline_s + HARD_END_AFTER_S)

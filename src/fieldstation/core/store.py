@@ -6,13 +6,16 @@ import queue
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fieldstation.core.errors import SchemaTooNewError, StoreError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 T = TypeVar("T")
 
@@ -21,21 +24,40 @@ _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 
 def connect(path: Path, *, read_only: bool = False, timeout_s: float = 5.0) -> sqlite3.Connection:
     """Open `path` with foreign keys on, WAL and `synchronous=FULL`; transactions are begun explicitly."""
+    address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     try:
-        if read_only:
-            connection = sqlite3.connect(
-                f"file:{path}?mode=ro", uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False
-            )
-        else:
+        if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        connection = sqlite3.connect(
+            address, uri=True, timeout=timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            if not read_only:
+                _switch_to_wal(connection, timeout_s)
+                connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # the file itself is read here for the first time
+        except BaseException:
+            connection.close()
+            raise
     except (sqlite3.Error, OSError) as error:
         raise StoreError(path=path, problem=error) from error
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    # SQLite's own waiting for a lock does not cover this switch, which two processes may make at the same moment.
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def numbered(folder: Traversable) -> list[tuple[int, str]]:
@@ -47,15 +69,44 @@ def numbered(folder: Traversable) -> list[tuple[int, str]]:
 
 
 def migrate(connection: sqlite3.Connection, steps: Iterable[tuple[int, str]], path: Path) -> None:
-    """Apply the steps that the database's `user_version` has not seen, each in a transaction of its own."""
+    """Apply the steps that the database's `user_version` has not seen, each in a transaction of its own.
+
+    A step that fails leaves the database as the step before it did. Two processes may start this together.
+    """
     steps = list(steps)
     known = steps[-1][0] if steps else 0
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found = _version(connection)
     if found > known:
         raise SchemaTooNewError(path=path, found=found, known=known)
-    for number, text in steps:
-        if number > found:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version={number};\nCOMMIT;")
+    for number, text in steps[found:]:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            # Read again: whoever held the lock before us may have applied it.
+            if _version(connection) < number:
+                for statement in _statements(text):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={number}")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise StoreError(path=path, problem=f"step {number} of its schema failed: {error}") from error
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(text: str) -> Iterator[str]:
+    # Not `executescript`: it commits what is open before it begins. A trigger's inner `;` does not end a statement.
+    statement = ""
+    for piece in re.split(r"(?<=;)", text):
+        statement += piece
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
 
 
 class Writer:
@@ -88,10 +139,9 @@ class Writer:
     def close(self) -> None:
         """Write what is waiting, then close the connection."""
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            self._jobs.put(None)
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
         self._thread.join()
         self._connection.close()
 
@@ -112,6 +162,8 @@ class Writer:
     def _commit(self, batch: list[tuple[Callable[[sqlite3.Connection], object], Future[object]]]) -> None:
         # From here on a Future can no longer be cancelled: its job either becomes durable or fails.
         batch = [(job, future) for job, future in batch if future.set_running_or_notify_cancel()]
+        if not batch:
+            return
         done: list[tuple[Future[object], object]] = []
         failed: list[tuple[Future[object], BaseException]] = []
         run = self._connection.execute
@@ -121,14 +173,15 @@ class Writer:
                 run("SAVEPOINT job")
                 try:
                     done.append((future, job(self._connection)))
-                except Exception as error:
+                except BaseException as error:
+                    # A full disk ends the whole transaction by itself: then all of the batch has failed.
                     if not self._connection.in_transaction:
                         raise
                     run("ROLLBACK TO job")
                     failed.append((future, error))
                 run("RELEASE job")
             run("COMMIT")
-        except Exception as error:
+        except BaseException as error:  # whatever it was, nobody may wait for ever, and the thread lives on
             if self._connection.in_transaction:
                 run("ROLLBACK")
             for _, future in batch:

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -141,6 +142,11 @@ class MqttClient:
                 raise self.last_error or MqttConnectError(host=host, port=port, problem=problem) from None
 
     @property
+    def started(self) -> bool:
+        """True between `start` and `stop`."""
+        return self._life is not None
+
+    @property
     def connected(self) -> bool:
         """True while the broker has accepted us and the line stands."""
         return self._online.is_set()
@@ -172,7 +178,8 @@ class MqttClient:
         """Send, and return when the broker has acknowledged it (QoS 0: when it left this machine).
 
         Waits while there is no line, and across breaks (QoS 1 may then arrive twice, as MQTT defines), `ack_timeout_s`
-        in all by default; then MqttTimeoutError. The broker's refusal is MqttPublishRefusedError (MQTT 5 only).
+        in all by default (`math.inf`: for ever);
+        then MqttTimeoutError. The broker's refusal is MqttPublishRefusedError (MQTT 5 only).
         """
         data = payload.encode() if isinstance(payload, str) else bytes(payload or b"")
         message = Message(
@@ -180,7 +187,7 @@ class MqttClient:
         )
         timeout_s = self.settings.ack_timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(None if timeout_s == math.inf else timeout_s):
                 await self._send(message, expiry_s)
         except TimeoutError:
             error = MqttTimeoutError(what=f"the message to {topic}", timeout_s=f"{timeout_s:g}")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fieldstation.core.errors import ConfigError, FieldstationError
 from fieldstation.core.retry import Backoff
+from fieldstation.kit.environment import load_env
 
 QoS = Literal[0, 1, 2]
 Version = Literal["3.1.1", "5"]
@@ -125,7 +126,9 @@ class MqttSettings:
 
 def settings_from_environment(environ: Mapping[str, str] | None = None, **overrides: Any) -> MqttSettings:
     """Return settings from MQTT_BROKER and MQTT_PORT (MQTT_USERNAME, MQTT_PASSWORD, MQTT_CA too); overrides win."""
-    environ = os.environ if environ is None else environ
+    if environ is None:
+        load_env()
+        environ = os.environ
     found: dict[str, Any] = {}
     for variable, name in (("MQTT_BROKER", "host"), ("MQTT_USERNAME", "username"), ("MQTT_PASSWORD", "password")):
         if environ.get(variable):

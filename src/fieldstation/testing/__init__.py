@@ -1,8 +1,9 @@
 """Public pytest helpers for people who test their own drivers, nodes and stations.
 
-Product code never imports this package. `fieldstation.testing.fixtures` is a pytest plugin with the fixtures.
+Product code never imports this package.
 """
 
+from fieldstation.core.plugins import lazy_names
 from fieldstation.testing.processes import ServerProcess, ServerStartError, free_port, running
 from fieldstation.testing.programs import MissingProgramError, program
 from fieldstation.testing.services import Mosquitto, Nats, Postgres, chromium, mosquitto, nats_server, postgres_server
@@ -26,3 +27,8 @@ __all__ = [
     "running",
     "wait_for",
 ]
+
+# Not in __all__: a star import must not need the extra.
+__getattr__ = lazy_names(
+    __name__, "fleet", {"reserved_devices": "fieldstation.testing.devices", "serve": "fieldstation.testing.fleet"}
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fieldstation.core.errors import FieldstationError
 
-# program -> its Debian package. `make test` installs what is missing when it runs as root (tools/system-packages).
+# program -> its Debian package. `make test` installs what is missing when it runs as root (tools/system_packages.py).
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "icepack": "fpga-icestorm",

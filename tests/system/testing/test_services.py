@@ -8,7 +8,7 @@ import pytest
 from fieldstation.testing import MissingProgramError, ServerStartError, chromium, nats_server, program, running
 from fieldstation.testing.services import OutsideServer
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_each_test_gets_an_empty_database_of_a_real_postgresql(postgres):

@@ -1,0 +1,1 @@
+"""An example of a driver in a package of its own."""

@@ -1,0 +1,141 @@
+"""What every client command of `fieldstation fleet` has in common: the server, the token, JSON, and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fieldstation.core.errors import ConfigError
+from fieldstation.core.plugins import require
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_CONTROL = "http://127.0.0.1:8080"
+
+
+def server(command: F) -> F:
+    """Add `--control` and `--token-file`."""
+    command = click.option(
+        "--token-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File with your token. Without it FIELDSTATION_TOKEN is used; a token is never an argument.",
+    )(command)
+    return click.option(
+        "--control",
+        envvar="FIELDSTATION_CONTROL",
+        default=DEFAULT_CONTROL,
+        show_default=True,
+        help="Control server, or several separated by commas. [env: FIELDSTATION_CONTROL]",
+    )(command)
+
+
+def as_json(command: F) -> F:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def name(command: F) -> F:
+    """Add `--name`, the client name that reservations are made under."""
+    return click.option(
+        "--name",
+        default=default_name,
+        help="Client name that holds the reservations; by default your user and host name.",
+    )(command)
+
+
+def wait(command: F) -> F:
+    """Add `--wait`."""
+    return click.option(
+        "--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, help="Stand in the queue for so many seconds."
+    )(command)
+
+
+def default_name() -> str:
+    """Return `user@host`."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def read_token(file: Path | None) -> str | None:
+    """Return the token from the file, else from FIELDSTATION_TOKEN, else None."""
+    if file is None:
+        return os.environ.get("FIELDSTATION_TOKEN") or None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(key="--token-file", source="the command line", problem=f"{file}: {error}") from error
+    if not token:
+        raise ConfigError(key="--token-file", source="the command line", problem=f"{file} is empty")
+    return token
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; Ctrl-C and SIGTERM cancel it, so that reservations are ended before the command is."""
+
+    async def main() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    require("aiohttp", extra="fleet", feature="fieldstation fleet")
+    try:
+        return asyncio.run(main())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        sys.stderr.write("fieldstation: stopped\n")
+        sys.exit(130)
+
+
+def ask(control: str, token_file: Path | None, call: Callable[[Any], Awaitable[T]]) -> T:
+    """Run `call` with a `fleet.client.http.Control`: one HTTP question, no sockets."""
+
+    async def main() -> T:
+        from fieldstation.fleet.client.address import parse_all
+        from fieldstation.fleet.client.http import Control, new_session
+
+        addresses = parse_all(control, read_token(token_file))
+        async with new_session() as session:
+            return await call(Control(session, addresses, patience_s=0.0 if len(addresses) == 1 else 5.0))
+
+    return run(main())
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json: bool, nothing: str = "none") -> None:
+    """Print rows as JSON, or as a table with `columns` (key -> heading)."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=1))
+        return
+    if not rows:
+        click.echo(nothing)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns.values(), box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(text(row.get(key)) for key in columns))
+    # In a pipe or a file nothing is cut off.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def text(value: Any) -> str:
+    """Return a value as a cell of a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(text(item) for item in value)
+    return str(value)

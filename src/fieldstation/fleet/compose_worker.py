@@ -1,0 +1,178 @@
+"""From configuration to a running worker."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import socketio
+
+from fieldstation import __version__
+from fieldstation.core import plugins
+from fieldstation.core.config import load
+from fieldstation.core.security import LOCAL, Principal, Role, TokenFile, check_bind, is_loopback
+from fieldstation.fleet.driver import Driver
+from fieldstation.fleet.states.reservable import kind
+from fieldstation.fleet.wire.guard import Guard, OwnNames
+from fieldstation.fleet.wire.line import ControlLine, LogBacklog
+from fieldstation.fleet.wire.server import HttpServer
+from fieldstation.fleet.wire.worker_http import WorkerHttp
+from fieldstation.fleet.wire.worker_socketio import WorkerSockets
+from fieldstation.fleet.worker import LEASE_PREFIX, Worker
+from fieldstation.fleet.worker_config import WorkerConfig
+from fieldstation.fleet.worker_store import WorkerStore
+
+log = logging.getLogger(__name__)
+
+ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a worker that was opened with --insecure
+
+
+def worker(config: WorkerConfig) -> WorkerService:
+    """Return the worker, ready to be started."""
+    return WorkerService(config)
+
+
+def build_drivers(config: WorkerConfig) -> dict[str, Driver]:
+    """Return the drivers that the configuration names, built with their settings."""
+    built = {}
+    firmware = {
+        "default": config.firmware_default,
+        "pulsecount": config.firmware_pulsecount,
+        "variance": config.firmware_variance,
+    }
+    for name in config.driver:
+        cls = plugins.load("drivers", name)
+        values = dict(config.settings.get(name, {}))
+        if cls.Settings is None:
+            built[name] = cls()
+            continue
+        if "firmware" in cls.Settings.model_fields:
+            values["firmware"] = {k: p for k, p in firmware.items() if p is not None} | values.get("firmware", {})
+        built[name] = cls(load(cls.Settings, values=values, table=f"fleet.worker.{name}"))
+    return built
+
+
+def extra_kinds() -> dict[str, tuple[str, ...]]:
+    """Return kind -> drivers it is for (none: all), of states registered in the group `fieldstation.states`."""
+    found = {}
+    for point in metadata.entry_points(group="fieldstation.states"):
+        state = point.load()
+        found[state.kind or point.name] = tuple(getattr(state, "drivers", ()))
+    return found
+
+
+class WorkerService:
+    """A worker with its life (`core.service.Service`)."""
+
+    name = "fleet worker"
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        self.drivers = build_drivers(config)
+        self._extra = extra_kinds()
+        for name, driver in self.drivers.items():
+            for offered in self._kinds(name, driver):
+                kind(offered)  # raises for one that nobody defines
+        self._tokens = TokenFile(config.tokens) if config.tokens is not None else None
+        self._backlog = LogBacklog()
+        self._store: WorkerStore | None = None
+        self._server: HttpServer | None = None
+        self._stopped = asyncio.Event()
+        self.worker: Worker | None = None
+
+    def _kinds(self, name: str, driver: Driver) -> tuple[str, ...]:
+        extra = [offered for offered, drivers in self._extra.items() if not drivers or name in drivers]
+        return tuple(dict.fromkeys([*driver.kinds, *extra]))
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine."""
+        assert self._server is not None
+        return self._server.url
+
+    async def start(self) -> None:
+        """Open the store, take the port."""
+        config = self.config
+        has_tokens = self._tokens is not None and len(self._tokens) > 0
+        check_bind(config.host, has_tokens=has_tokens, insecure=config.insecure)
+        self._store = WorkerStore(config.folder / "worker.db")
+        self.worker = Worker(
+            config.name,
+            self.drivers,
+            self._store,
+            version=__version__,
+            kinds=self._kinds,
+            labels=config.labels,
+            config=config,
+        )
+        self._sockets = WorkerSockets(self.worker, self._stopped.set)
+        self._server = HttpServer(
+            self._app(),
+            host=config.host,
+            port=config.port,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+        )
+        self._server.bind()
+        self.worker.url = config.advertised(self._server.port, self._server.scheme)
+        logging.getLogger("fieldstation").addHandler(self._backlog)
+
+    def _app(self) -> Any:
+        assert self.worker is not None
+        config = self.config
+        open_to_all = is_loopback(config.host)
+        nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
+        hosts = OwnNames({config.host, *config.allow_hosts}) if nobody is not None else ("*",)
+        whole = socketio.ASGIApp(self._sockets.sio, WorkerHttp(self.worker).app)
+        return Guard(whole, self._authenticate, nobody=nobody, hosts=hosts)
+
+    async def _authenticate(self, token: str) -> Principal | None:
+        # A lease in the address is for the sockets to judge; on the worker's own endpoints it opens nothing.
+        if token.startswith(LEASE_PREFIX):
+            return Principal("lease holder", Role.VIEWER)
+        return self._tokens.lookup(token) if self._tokens is not None else None
+
+    async def run(self) -> None:
+        """Work until cancelled, or until a graceful shutdown is through."""
+        assert self.worker is not None
+        assert self._server is not None
+        config = self.config
+        async with asyncio.TaskGroup() as group:
+            spawn = functools.partial(self._spawn, group)
+            tasks = [
+                spawn(self.worker.run, "devices"),
+                spawn(self._sockets.run, "sockets"),
+                spawn(self._server.run, "server"),
+            ]
+            if config.control:
+                token = config.control_token()
+                line = ControlLine(self.worker, config.control, token=token, backlog=self._backlog)
+                tasks.append(spawn(line.run, "line"))
+            await self._stopped.wait()
+            for task in tasks:
+                task.cancel()
+
+    def _spawn(self, group: asyncio.TaskGroup, run: Callable[[], Any], name: str) -> asyncio.Task[None]:
+        return group.create_task(run(), name=f"{self.name}: {name}")
+
+    async def stop(self) -> None:
+        """Put on disk what is owed, and let go."""
+        logging.getLogger("fieldstation").removeHandler(self._backlog)
+        if self._server is not None:
+            self._server.close()
+        if self.worker is not None:
+            await self._sockets.sio.shutdown()
+            self.worker.delivery.persist_now()
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+
+    def health(self) -> dict[str, object]:
+        """Say how it is: devices by state, and whether control hears it."""
+        assert self.worker is not None
+        states = [hosted.state.value for hosted in self.worker.devices.all()]
+        connected = self.worker.connected or not self.config.control
+        return {"ok": connected, "devices": {state: states.count(state) for state in set(states)}}

@@ -1,0 +1,69 @@
+"""Settings of the fleet's servers. Reading them is `core.config.load`'s work, building from them is `compose`'s."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Variables of today's installations, tried after our own FIELDSTATION_FLEET_CONTROL_*.
+CONTROL_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "database": ("ICEFARM_DATABASE", "USBIPICE_DATABASE"),
+    "port": ("ICEFARM_CONTROL_PORT", "USBIPICE_CONTROL_PORT"),
+}
+
+
+def default_database() -> str:
+    """Return the SQLite address in the user's state folder (`$XDG_STATE_HOME/fieldstation/fleet.db`)."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return f"sqlite:///{Path(state) / 'fieldstation' / 'fleet.db'}"
+
+
+class ControlConfig(BaseModel):
+    """`[fleet.control]`: the control server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Any but loopback needs tokens.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    database: str = Field(
+        default_factory=default_database,
+        min_length=1,
+        description="sqlite:///FILE, a postgresql:// address, or a libpq connection string (host=... dbname=...).",
+    )
+    insecure: bool = Field(False, description="Listen on any address although no token exists: everybody may act.")
+    require_tokens: bool = Field(False, description="Ask for a token on loopback too (behind a reverse proxy).")
+    allow_hosts: tuple[str, ...] = Field((), description="Names and addresses by which browsers may call this server.")
+    tls_certificate: Path | None = Field(None, description="PEM file; serves HTTPS. Needs tls_key.")
+    tls_key: Path | None = Field(None, description="PEM file with the private key of tls_certificate.")
+
+    lease_s: float = Field(3600, gt=0, description="Length of a reservation, and of each extension, in seconds.")
+    ending_soon_s: float = Field(1200, ge=0, description="Warn the holder when fewer seconds than this are left.")
+    ending_soon_every_s: float = Field(300, gt=0, description="Repeat that warning at this interval until extended.")
+    grace_s: float = Field(
+        60, gt=0, description="End a lease so many seconds after its holder's last socket closed, if it ever had one."
+    )
+    beat_s: float = Field(5, gt=0, description="How often workers must say that they live, in seconds.")
+    silent_beats: int = Field(3, ge=1, description="A worker that missed so many beats is unreachable.")
+    dead_after_s: float = Field(
+        2, ge=0, description="A worker without line is dead once its port refused for so many seconds."
+    )
+    probe_s: float = Field(0.5, gt=0, description="How often the port of a worker without line is tried, in seconds.")
+    return_s: float = Field(
+        20, gt=0, description="A restarted worker must have found a reserved device again within so many seconds."
+    )
+    assign_wait_s: float = Field(
+        5, gt=0, le=15, description="A worker must accept a reservation within so many seconds, or it fails whole."
+    )
+    command_s: float = Field(10, gt=0, description="Limit for a worker's answer to reboot and delete, in seconds.")
+    tick_s: float = Field(0.5, gt=0, description="How often deadlines are looked at, in seconds.")
+    sockets_per_client: int = Field(32, ge=1, description="Open sockets that one client name may have.")
+    queue_limit: int = Field(1000, ge=1, description="Requests that may stand in the queue at once.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ControlConfig:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together; one of them is missing")
+        return self

@@ -1,0 +1,142 @@
+"""Control's memory and its database, changed together.
+
+What decides who holds what is on disk before it is in memory. What workers report about their devices is written
+along with the next transaction, or a moment later: a worker tells it all again when it says hello.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from fieldstation.core.errors import StoreError
+from fieldstation.fleet.control.index import Index
+from fieldstation.fleet.model import Device, Worker
+from fieldstation.fleet.store import Store, ledger
+from fieldstation.fleet.store.ledger import Entry
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.2
+
+
+class Record:
+    """The index, the store, and one lock: whoever changes leases holds it from the decision to the commit."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.index = Index()
+        self.lock = asyncio.Lock()
+        self._devices: set[str] = set()  # serials; what is written is what the index holds by then
+        self._workers: dict[str, Worker] = {}
+        self._sockets: set[str] = set()
+        self._audit: list[Entry] = []
+        self._dirty = asyncio.Event()
+
+    async def load(self) -> ledger.Contents:
+        """Read what the database holds."""
+        return await self.store.transact(ledger.read)
+
+    def set_device(self, device: Device) -> bool:
+        """Enter what is known of a device; returns whether that is news."""
+        if self.index.devices.get(device.serial) == device:
+            return False
+        self.index.devices[device.serial] = device
+        self.changed_devices([device.serial])
+        return True
+
+    def changed_devices(self, serials: Iterable[str]) -> None:
+        """The index has news of these devices."""
+        self._devices.update(serials)
+        self._dirty.set()
+
+    def forget_device(self, serial: str) -> None:
+        """The device is gone. It must not be reserved."""
+        self.index.devices.pop(serial, None)
+        self.changed_devices([serial])
+
+    def set_worker(self, worker: Worker) -> None:
+        """Enter what is known of a worker."""
+        self.index.workers[worker.name] = worker
+        self._workers[worker.name] = worker
+        self._dirty.set()
+
+    def note_socket(self, lease: str) -> None:
+        """The holder of `lease` has a socket: the grace time counts from now on."""
+        self._sockets.add(lease)
+        self._dirty.set()
+
+    def audit(self, entry: Entry) -> None:
+        """Write down what happened."""
+        self._audit.append(entry)
+        self._dirty.set()
+
+    async def commit(self, work: Callable[[Connection], T], audit: Iterable[Entry] = ()) -> T:
+        """Run `work` in a transaction that first writes what has piled up; nothing of it stays when it raises."""
+        serials, self._devices = self._devices, set()
+        devices = {serial: self.index.devices.get(serial) for serial in serials}
+        # A device that vanished while it was being reserved keeps its row until that lease has ended.
+        leased = {serial for serial, device in devices.items() if device is None and serial in self.index.lease_of}
+        self._devices |= leased
+        workers, self._workers = self._workers, {}
+        sockets, self._sockets = self._sockets, set()
+        earlier, self._audit = self._audit, []
+        entries = [*earlier, *audit]
+
+        def together(connection: Connection) -> T:
+            for worker in workers.values():
+                ledger.save_worker(connection, worker)
+            for device in devices.values():
+                if device is not None:
+                    ledger.save_device(connection, device)
+            for lease in sockets:
+                ledger.note_socket(connection, lease)
+            result = work(connection)
+            for serial, device in devices.items():
+                if device is None and serial not in leased:
+                    ledger.forget_device(connection, serial)
+            ledger.write_audit(connection, entries)
+            return result
+
+        def put_back() -> None:
+            self._devices |= serials
+            self._workers = {**workers, **self._workers}
+            self._sockets |= sockets
+            self._audit = earlier + self._audit
+            self._dirty.set()
+
+        writing = asyncio.ensure_future(self.store.transact(together))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # a transaction that has begun ends one way or the other
+            if writing.exception() is not None:
+                put_back()
+            raise
+        except Exception:
+            put_back()
+            raise
+
+    async def keep_flushed(self) -> None:
+        """Write reports to disk soon after they come, for ever."""
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self.flush()
+            except StoreError as error:
+                log.error("reports of workers are not on disk yet: %s", error)
+                await asyncio.sleep(1)
+
+    async def flush(self) -> None:
+        """Write what has piled up."""
+        async with self.lock:
+            self._dirty.clear()
+            if self._devices or self._workers or self._sockets or self._audit:
+                await self.commit(lambda connection: None)

@@ -1,0 +1,226 @@
+"""What clients ask for: reserve, wait, extend, end, reboot, delete. Each method authorises the one who acts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from fieldstation.core.errors import FieldstationError
+from fieldstation.core.security import Principal, Role, authorize
+from fieldstation.fleet.control.leases import Leases
+from fieldstation.fleet.control.record import Record
+from fieldstation.fleet.control.waiting import Place, Queue
+from fieldstation.fleet.errors import DeviceBusyError, NotEnoughDevicesError, NotHeldError, UnknownKindError
+from fieldstation.fleet.model import Device, Holder, Row, WorkerState
+from fieldstation.fleet.schedule import Waiting, Want, choose
+from fieldstation.fleet.store.ledger import Entry
+
+WAIT_LIMIT_S = 15.0
+REMEMBER_S = 30.0
+
+Gone = Callable[[], Awaitable[bool]]  # tells whether the one who asked has hung up
+
+
+async def _stays() -> bool:
+    return False
+
+
+class Reservations:
+    """The holder is always (the acting user, the client name the program gave itself)."""
+
+    def __init__(self, record: Record, leases: Leases, queue: Queue, *, command_s: float) -> None:
+        self.record = record
+        self.index = record.index
+        self.leases = leases
+        self.queue = queue
+        self.command_s = command_s
+        # Answers to tickets: an answer that was lost on the way is given again instead of a second lease.
+        self._served: dict[tuple[Holder, str], tuple[float, list[Row]]] = {}
+
+    async def reserve(self, principal: Principal, want: Want, args: Mapping[str, Any]) -> list[Row]:
+        """Lease devices now, all that are wanted or none. Those who wait in the queue come first."""
+        authorize(principal, Role.USER, "reserving devices")
+        self._check(want)
+        if not (want.serials or want.amount):
+            return []
+        async with self.record.lock:
+            free = self.queue.free()
+            serials = choose(want, free, self.index.busy())
+            if serials is None:
+                raise self._shortage(want, free)
+            rows = await self.leases.take(want, serials, args)
+        await self.leases.deliver(rows)
+        return rows
+
+    async def wait(
+        self,
+        principal: Principal,
+        want: Want,
+        args: Mapping[str, Any],
+        *,
+        wait_s: float,
+        ticket: str | None = None,
+        gone: Gone = _stays,
+    ) -> list[Row] | Place:
+        """Stand in the queue for at most `wait_s` (and 15) seconds; the answer is the rows, or the place to come
+        back to with its ticket."""
+        authorize(principal, Role.USER, "reserving devices")
+        self._check(want)
+        if not (want.serials or want.amount):
+            return []
+        if ticket is not None and (served := self._again(want.holder, ticket)) is not None:
+            return served
+        place = self.queue.enter(want, ticket)
+        deadline = time.monotonic() + min(max(wait_s, 0.0), WAIT_LIMIT_S)
+        self.queue.hold(place, 1)
+        try:
+            while True:
+                turn = self.queue.turn
+                if (rows := await self._try(place, args, gone)) is not None:
+                    return rows
+                if not self.queue.stands(place):  # another request with this ticket was served
+                    return self._again(want.holder, place.ticket) or self.queue.describe(place)
+                if self.queue.closed:
+                    return self.queue.describe(place)
+                try:
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        await turn.wait()
+                except TimeoutError:
+                    return self.queue.describe(place)
+        finally:
+            self.queue.hold(place, -1)
+
+    async def _try(self, place: Waiting, args: Mapping[str, Any], gone: Gone) -> list[Row] | None:
+        want, ticket = place.want, place.ticket
+        if place.order not in self.queue.plan().grants:
+            return None
+        if await gone():
+            # Nobody is there to take the devices: the next in the queue gets them, not a place that may never be
+            # asked for again. Unless the same ticket is already back with another request.
+            if self.queue.holds(place) == 1:
+                self.queue.leave(place)
+            return None
+        async with self.record.lock:
+            serials = self.queue.plan().grants.get(place.order)
+            if serials is None:
+                return None
+            rows = await self.leases.take(want, serials, args)
+            self._served[want.holder, ticket] = time.monotonic(), rows
+            self.queue.leave(place)
+        try:
+            await self.leases.deliver(rows)
+        except BaseException:
+            self._served.pop((want.holder, ticket), None)
+            raise
+        return rows
+
+    def _again(self, holder: Holder, ticket: str) -> list[Row] | None:
+        now = time.monotonic()
+        self._served = {key: value for key, value in self._served.items() if now - value[0] < REMEMBER_S}
+        served = self._served.get((holder, ticket))
+        return None if served is None else served[1]
+
+    async def extend(self, principal: Principal, name: str, serials: Sequence[str] | None) -> list[str]:
+        """Extend the holder's leases on `serials` (None: all); those of others are left out. NotHeldError: none."""
+        authorize(principal, Role.USER, "extending reservations")
+        holder = Holder(principal.user, name)
+        held = self.index.held_by(holder)
+        wanted = held if serials is None else [serial for serial in dict.fromkeys(serials) if serial in held]
+        if not wanted:
+            raise NotHeldError(client=name, serials="any device" if serials is None else ", ".join(serials))
+        await self.leases.extend(wanted, holder)
+        return wanted
+
+    async def end(self, principal: Principal, name: str | None, serials: Sequence[str] | None) -> list[str]:
+        """End the holder's leases on `serials` (None: all); those of others are left out.
+
+        An operator ends anybody's, by serial: with the client's name as the panel shows it, or with None.
+        """
+        authorize(principal, Role.USER, "ending reservations")
+        if name is None or serials is None:
+            if name is None:
+                authorize(principal, Role.OPERATOR, "ending other people's reservations")
+            wanted = list(serials or ()) if name is None else self.index.held_by(Holder(principal.user, name))
+        else:
+            wanted = [serial for serial in serials if self._may_end(principal, name, serial)]
+        return await self.leases.end(wanted, "ended", by=Holder(principal.user, name or ""))
+
+    def _may_end(self, principal: Principal, name: str, serial: str) -> bool:
+        holding = self.index.holding_of(serial)
+        if holding is None or holding.lease.holder.client != name:
+            return False
+        return holding.lease.holder.user == principal.user or principal.role >= Role.OPERATOR
+
+    async def clear(self, principal: Principal) -> None:
+        """End all reservations of everybody (`/clear-workers`)."""
+        authorize(principal, Role.OPERATOR, "ending everybody's reservations")
+        await self.leases.end(list(self.index.lease_of), "cleared", by=Holder(principal.user, ""))
+
+    async def reboot(self, principal: Principal, serials: Sequence[str]) -> list[str]:
+        """Have workers reboot devices; returns those whose worker accepted. Holders may reboot what they hold."""
+        authorize(principal, Role.USER, "rebooting devices")
+        devices = self.index.known(serials)
+        for device in devices:
+            holding = self.index.holding_of(device.serial)
+            if holding is None or holding.lease.holder.user != principal.user:
+                authorize(principal, Role.OPERATOR, f"rebooting {device.serial}, which you do not hold,")
+        return await self._command(principal, "reboot", devices)
+
+    async def delete(self, principal: Principal, serials: Sequence[str]) -> list[str]:
+        """Have workers forget devices that nobody holds (what is still plugged in comes back freshly flashed)."""
+        authorize(principal, Role.OPERATOR, "deleting devices")
+        devices = self.index.known(serials)
+        if held := [device.serial for device in devices if device.serial in self.index.lease_of]:
+            raise DeviceBusyError(serials=", ".join(held), reason="it is reserved; end the reservation first")
+        lost = [device for device in devices if self.index.workers[device.worker].state is WorkerState.DEAD]
+        for device in lost:  # there is no worker to ask, and its row would stay for ever
+            self.record.forget_device(device.serial)
+        done = await self._command(principal, "delete", [device for device in devices if device not in lost])
+        if lost:
+            for name in {device.worker for device in lost}:
+                if not self.index.of_worker(name):
+                    del self.index.workers[name]
+            self.leases.changed()
+        return [device.serial for device in devices if device in lost or device.serial in done]
+
+    async def _command(self, principal: Principal, event: str, devices: Sequence[Device]) -> list[str]:
+        calls = (self.leases.call(d.worker, event, {"serial": d.serial}, self.command_s) for d in devices)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, FieldstationError):
+                raise answer
+        done = [d.serial for d, answer in zip(devices, answers, strict=True) if not isinstance(answer, BaseException)]
+        if done:
+            self.record.audit(Entry(event, ",".join(done), principal.user))
+        return done
+
+    def _check(self, want: Want) -> None:
+        kinds = self.index.kinds()
+        if want.kind not in kinds:
+            raise UnknownKindError(kind=want.kind, known=", ".join(sorted(kinds)) or "none", field="kind")
+        self.index.known(want.serials)
+
+    def _shortage(self, want: Want, free: Sequence[Device]) -> FieldstationError:
+        if want.serials:
+            fitting = {device.serial for device in free if want.kind in device.kinds}
+            missing = [serial for serial in want.serials if serial not in fitting]
+            reasons = sorted({self._why_not(self.index.devices[serial], want.kind) for serial in missing})
+            return DeviceBusyError(serials=", ".join(missing), reason="; ".join(reasons), field="serials")
+        count = sum(want.kind in device.kinds for device in free)
+        return NotEnoughDevicesError(wanted=want.amount, kind=want.kind, free=count, field="amount")
+
+    def _why_not(self, device: Device, kind: str) -> str:
+        worker = self.index.workers[device.worker]
+        if device.serial in self.index.lease_of:
+            return "it is reserved"
+        if kind not in device.kinds:
+            return f"it does not offer {kind}"
+        if worker.state is not WorkerState.ONLINE:
+            return f"its worker {worker.name} is {worker.state}"
+        if worker.draining:
+            return f"its worker {worker.name} is shutting down"
+        if device.serial in self.queue.plan().kept:
+            return "others wait for it in the queue"
+        return f"it is {device.state}" + (f" ({device.reason})" if device.reason else "")

@@ -1,0 +1,142 @@
+"""The queue of those who wait for devices: places that are kept while somebody asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fieldstation.fleet.control.index import Index
+from fieldstation.fleet.errors import BadRequestError, DeviceBusyError
+from fieldstation.fleet.model import Device, Holder
+from fieldstation.fleet.schedule import Plan, Waiting, Want, fits, plan, why_waiting
+
+FORGET_S = 30.0  # a ticket that nobody asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What somebody who must wait is told. `position` counts from 1; `estimate_s` is when, at the latest, enough
+    leases end unless they are extended, or None."""
+
+    ticket: str
+    position: int
+    reason: str
+    estimate_s: float | None
+
+
+class Queue:
+    """Places in the queue, and the plan that comes of them. Plans are made once per change."""
+
+    def __init__(self, index: Index, limit: int, announce: Callable[[], None]) -> None:
+        self._announce = announce  # what is kept for the queue is not free for others: the amount changes with it
+        self.index = index
+        self.limit = limit
+        self.closed = False
+        self._places: dict[tuple[Holder, str], Waiting] = {}
+        self._asked: dict[tuple[Holder, str], float] = {}
+        self._held: dict[tuple[Holder, str], int] = {}
+        self._orders = itertools.count()
+        self._plan: Plan | None = None
+        self._offers: list[Device] = []
+        self._turn = asyncio.Event()
+
+    def changed(self) -> None:
+        """Devices or places have changed: wake those who wait."""
+        self._plan = None
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
+
+    def close(self) -> None:
+        """The server stops: send those who wait away with their tickets."""
+        self.closed = True
+        self.changed()
+
+    @property
+    def turn(self) -> asyncio.Event:
+        """Set at the next change."""
+        return self._turn
+
+    def plan(self) -> Plan:
+        """Who can be served now, and what is kept for those who cannot."""
+        if self._plan is None:
+            self._offers = self.index.offers()
+            self._plan = plan(self._places.values(), self._offers, self.index.busy(), time.monotonic())
+        return self._plan
+
+    def free(self) -> list[Device]:
+        """Devices for somebody who does not stand in the queue."""
+        kept = self.plan().kept
+        return [device for device in self._offers if device.serial not in kept]
+
+    def enter(self, want: Want, ticket: str | None) -> Waiting:
+        """Take a place, or come back to it with its ticket."""
+        key = (want.holder, ticket or uuid.uuid4().hex)
+        place = self._places.get(key)
+        if place is not None and place.want != want:
+            raise BadRequestError(field="ticket", problem="this ticket was given for a different request")
+        if place is None:
+            if len(self._places) >= self.limit:
+                raise DeviceBusyError(serials="asked for", reason="the queue is full")
+            place = Waiting(key[1], want, time.monotonic(), next(self._orders))
+            self._places[key] = place
+            self._announce()
+        self._asked[key] = time.monotonic()
+        return place
+
+    def leave(self, place: Waiting) -> None:
+        """Give the place up: it was served, or its holder went away."""
+        key = (place.want.holder, place.ticket)
+        self._asked.pop(key, None)
+        if self._places.pop(key, None) is not None:
+            self._announce()
+
+    def hold(self, place: Waiting, by: int) -> None:
+        """Note that a request is (1) or is no longer (-1) waiting at this place."""
+        key = (place.want.holder, place.ticket)
+        self._asked[key] = time.monotonic()
+        count = self._held.get(key, 0) + by
+        if count:
+            self._held[key] = count
+        else:
+            self._held.pop(key, None)
+
+    def holds(self, place: Waiting) -> int:
+        """Return how many requests wait at this place now."""
+        return self._held.get((place.want.holder, place.ticket), 0)
+
+    def forget_unasked(self) -> None:
+        """Drop places that nobody has asked for in a while."""
+        now = time.monotonic()
+        for key, asked in list(self._asked.items()):
+            if key not in self._held and now - asked > FORGET_S:
+                if key in self._places:
+                    self.leave(self._places[key])
+                else:
+                    del self._asked[key]
+
+    def stands(self, place: Waiting) -> bool:
+        """Tell whether the place is still in the queue."""
+        return (place.want.holder, place.ticket) in self._places
+
+    def describe(self, place: Waiting) -> Place:
+        """Tell how it stands with a place."""
+        order = self.plan().order
+        position = order.index(place.order) + 1 if place.order in order else 1
+        reason = why_waiting(place.want, position - 1, self._offers, self.index.devices.values())
+        return Place(place.ticket, position, reason, self._estimate(place.want))
+
+    def _estimate(self, want: Want) -> float | None:
+        needed = (len(want.serials) or want.amount) - sum(fits(device, want) for device in self._offers)
+        now = time.monotonic()
+        ends = sorted(
+            holding.deadline - now
+            for serial in self.index.lease_of
+            if (holding := self.index.holding_of(serial)) is not None
+            and (device := self.index.devices.get(serial)) is not None
+            and fits(device, want)
+        )
+        return round(max(0.0, ends[needed - 1]), 1) if 0 < needed <= len(ends) else None

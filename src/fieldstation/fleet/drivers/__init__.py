@@ -1,0 +1,1 @@
+"""The built-in drivers, registered as entry points like anybody's."""

@@ -1,0 +1,191 @@
+"""The devices of one worker: what is plugged in, which state each is in, and when one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fieldstation.core import log as logs
+from fieldstation.fleet.driver import Driver, Hotplug
+from fieldstation.fleet.holding import Held
+from fieldstation.fleet.model import DeviceState, Health
+from fieldstation.fleet.states.device import Device, DeviceBrokenError, Item
+from fieldstation.fleet.states.lifecycle import BrokenState, fresh
+from fieldstation.fleet.states.machine import Factory, Machine
+from fieldstation.fleet.states.reservable import Kind
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Hosted:
+    """One device with its machine. `lease` is the id of the lease it serves."""
+
+    device: Device
+    machine: Machine
+    driver: str
+    kinds: tuple[str, ...]
+    labels: Mapping[str, str]
+    lease: str | None = None
+    absent: asyncio.TimerHandle | None = None
+    reported: tuple[object, ...] = ()
+
+    @property
+    def serial(self) -> str:
+        """The device's serial."""
+        return self.device.serial
+
+    @property
+    def state(self) -> DeviceState:
+        """What it does, as control shows it."""
+        if self.lease is not None:
+            return DeviceState.RESERVED
+        current = self.machine.state
+        return DeviceState.AWAIT_FLASH_DEFAULT if current is None else current.status
+
+    def begin(self, wanted: Kind, held: Held) -> None:
+        """Put it into the state that the lease wants."""
+        self.lease = held.id
+        self.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
+
+    def body(self, fence: int) -> dict[str, Any]:
+        """Return the wire's device object."""
+        return {
+            "serial": self.serial,
+            "driver": self.driver,
+            "state": self.state.value,
+            "health": self.device.health.value,
+            "reason": self.device.reason,
+            "kinds": list(self.kinds),
+            "labels": dict(self.labels),
+            "fence": fence,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the worker wants to hear of its devices. `lost` is told why a held device cannot serve its lease."""
+
+    changed: Callable[[Hosted], None]
+    gone: Callable[[Hosted], None]
+    posted: Callable[[Hosted, list[Item]], None]
+    lost: Callable[[Hosted, str], None]
+
+
+class Devices:
+    """Takes what drivers report and keeps a machine running for each board that is there."""
+
+    def __init__(
+        self,
+        drivers: Mapping[str, Driver],
+        hooks: Hooks,
+        *,
+        kinds: Callable[[str, Driver], tuple[str, ...]] = lambda _, driver: driver.kinds,
+        labels: Mapping[str, str] | None = None,
+        config: object = None,
+    ) -> None:
+        self._drivers = drivers
+        self._hooks = hooks
+        self._kinds = kinds
+        self._labels = dict(labels or {})
+        self._config = config
+        self._hosted: dict[str, Hosted] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def get(self, serial: str) -> Hosted | None:
+        """Return the device, or None when it is not here."""
+        return self._hosted.get(serial)
+
+    def all(self) -> list[Hosted]:
+        """Return all devices, in the order in which they came."""
+        return list(self._hosted.values())
+
+    async def run(self) -> None:
+        """Follow the drivers until cancelled; a driver that fails ends the worker with its error."""
+        async with asyncio.TaskGroup() as self._group:
+            for name, driver in self._drivers.items():
+                self._group.create_task(self._follow(name, driver), name=f"driver {name}")
+
+    async def _follow(self, name: str, driver: Driver) -> None:
+        async for event in driver.events():
+            self._hotplug(name, driver, event)
+
+    def _hotplug(self, name: str, driver: Driver, event: Hotplug) -> None:
+        hosted = self._hosted.get(event.serial)
+        if hosted is None:
+            if event.action == "add":
+                hosted = self._host(event.serial, name, driver)
+                hosted.device.add(event.node)
+                hosted.machine.become(fresh)
+            return
+        hosted.machine.hotplug(event.action, event.node)
+        self._look_after(hosted)
+
+    def _host(self, serial: str, name: str, driver: Driver) -> Hosted:
+        device = Device(serial, driver, lambda items: self._hooks.posted(hosted, items), self._config)
+        machine = Machine(device, changed=lambda: self._changed(hosted), lost=lambda r, e: self._lost(hosted, r, e))
+        hosted = Hosted(device, machine, name, self._kinds(name, driver), self._labels)
+        self._hosted[serial] = hosted
+        assert self._group is not None
+        self._group.create_task(self._live(hosted), name=f"device {serial}")
+        return hosted
+
+    async def _live(self, hosted: Hosted) -> None:
+        with logs.context(device=hosted.serial):
+            await hosted.machine.run()
+
+    def _changed(self, hosted: Hosted) -> None:
+        self._look_after(hosted)
+        self._hooks.changed(hosted)
+
+    def _lost(self, hosted: Hosted, reason: str, error: BaseException) -> Factory:
+        leased = hosted.lease is not None
+        if leased:
+            self._hooks.lost(hosted, reason)
+        if leased and not isinstance(error, DeviceBrokenError):
+            return fresh  # the lease's state failed, which says nothing against the board
+        hosted.device.health, hosted.device.reason = Health.BROKEN, reason
+        return BrokenState
+
+    def _look_after(self, hosted: Hosted) -> None:
+        """Start or stop the clock of a device without nodes. While it is flashed or tested, that has its own clock."""
+        state = hosted.state
+        watched = state in (DeviceState.AVAILABLE, DeviceState.BROKEN, DeviceState.RESERVED)
+        if hosted.device.present or not watched:
+            if hosted.absent is not None:
+                hosted.absent.cancel()
+                hosted.absent = None
+        elif hosted.absent is None:
+            timing = hosted.device.driver.timing
+            loop = asyncio.get_running_loop()
+            if state is DeviceState.RESERVED:
+                hosted.absent = loop.call_later(timing.replug_s, self._missed, hosted)
+            else:
+                hosted.absent = loop.call_later(timing.gone_s, self.forget, hosted)
+
+    def _missed(self, hosted: Hosted) -> None:
+        hosted.absent = None
+        hosted.machine.fail(DeviceBrokenError(serial=hosted.serial, reason="it was unplugged"))
+
+    def forget(self, hosted: Hosted) -> None:
+        """End a device's machine and drop it; nodes that come later make it a new one."""
+        if hosted.absent is not None:
+            hosted.absent.cancel()
+        if self._hosted.get(hosted.serial) is hosted:
+            del self._hosted[hosted.serial]
+            hosted.machine.close()
+            self._hooks.gone(hosted)
+
+    def begin_again(self, hosted: Hosted) -> None:
+        """Forget a device, and take it up anew when it is still plugged in."""
+        nodes = list(hosted.device.nodes.values())
+        self.forget(hosted)
+        if nodes:
+            again = self._host(hosted.serial, hosted.driver, hosted.device.driver)
+            for node in nodes:
+                again.device.add(node)
+            again.machine.become(fresh)

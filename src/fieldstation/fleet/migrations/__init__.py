@@ -1,0 +1,1 @@
+"""Alembic's scripts for the fleet's database, one file per step."""

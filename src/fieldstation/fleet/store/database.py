@@ -1,0 +1,147 @@
+"""Open the database, bring its schema up to date, run transactions off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
+from sqlalchemy.pool import StaticPool
+
+from fieldstation.core.errors import StoreError
+from fieldstation.core.log import mask
+from fieldstation.core.security import Principal, Role
+from fieldstation.fleet.store import schema, tokens
+from fieldstation.fleet.store.address import Address, parse
+
+T = TypeVar("T")
+
+POSTGRES_CONNECTIONS = 4
+CONNECT_S = 5
+ANSWER_S = 15  # a database that hangs must become an error, since decisions wait for it
+
+
+class Store:
+    """One database. A transaction is a function of a Connection: `await store.transact(work)` from the event loop,
+    `store.transact_now(work)` from plain code. It is on disk when the call returns, and undone when it raises.
+
+    SQLite has one writer thread and begins IMMEDIATE; PostgreSQL has a small pool and row locks (`FOR UPDATE`, which
+    SQLite does not need and ignores).
+    """
+
+    def __init__(self, database: str) -> None:
+        self.address: Address = parse(database)
+        self.is_sqlite = self.address.file is not None
+        self._engine: Engine | None = None
+        self._one_at_a_time = threading.Lock()
+        workers = 1 if self.is_sqlite else POSTGRES_CONNECTIONS
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="fleet-store")
+
+    def open(self) -> None:
+        """Connect and migrate; an unreachable, foreign or newer database is one sentence (StoreError)."""
+        self.migrate()
+
+    def migrate(self) -> tuple[str | None, str]:
+        """Bring the schema to this version; returns the revisions before and after. Rows are kept."""
+        return self._guarded(lambda: schema.upgrade(self._connected(), self.address.shown))
+
+    def close(self) -> None:
+        """Finish what is running and disconnect."""
+        self._executor.shutdown(wait=True)
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    async def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction in the store's thread. Once begun it ends one way or the other, although the
+        caller was cancelled."""
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(self._executor, self.transact_now, work)
+        except RuntimeError as error:
+            raise StoreError("The store is closed; nothing more can be written to it.") from error
+        return await asyncio.shield(future)
+
+    def transact_now(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction in this thread."""
+
+        def run() -> T:
+            with self._connected().begin() as connection:
+                return work(connection)
+
+        if not self.is_sqlite:
+            return self._guarded(run)
+        with self._one_at_a_time:
+            return self._guarded(run)
+
+    # What `fieldstation tokens --database` needs.
+
+    def add_token(self, user: str, role: Role) -> str:
+        """Create a token for `user`, store its hash, and return the token: the only time it can be seen."""
+        return self.transact_now(lambda c: tokens.add(c, user, role))
+
+    def list_tokens(self) -> list[tuple[str, str, str]]:
+        """Return (user, role, ISO time of creation) of every token, without the tokens: those are not stored."""
+        return self.transact_now(tokens.listing)
+
+    def revoke_tokens(self, user: str) -> int:
+        """Remove all tokens of `user`; returns how many there were. A running control notices within seconds."""
+        return self.transact_now(lambda c: tokens.revoke(c, user))
+
+    def lookup(self, token: str) -> Principal | None:
+        """Return whose token this is, or None."""
+        return self.transact_now(lambda c: tokens.lookup(c, token))
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except sqlalchemy.exc.DBAPIError as error:
+            problem = mask(str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else str(error))
+            raise StoreError(path=self.address.shown, problem=problem) from error
+        except OSError as error:
+            raise StoreError(path=self.address.shown, problem=error.strerror or error) from error
+
+    def _connected(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._create()
+        return self._engine
+
+    def _create(self) -> Engine:
+        if self.address.file is None:
+            # Pre-ping: a database that was restarted costs one retry, not one error per connection.
+            engine = create_engine(self.address.url, pool_size=POSTGRES_CONNECTIONS, pool_pre_ping=True)
+            event.listen(engine, "do_connect", self._connect_libpq)
+            event.listen(engine, "begin", _limit_statements)
+            return engine
+        self.address.file.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(self.address.url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+
+    def _connect_libpq(self, dialect: Dialect, record: object, arguments: object, options: dict[str, Any]) -> Any:
+        if "connect_timeout" not in self.address.conninfo:
+            options["connect_timeout"] = CONNECT_S
+        if "tcp_user_timeout" not in self.address.conninfo:
+            options["tcp_user_timeout"] = ANSWER_S * 1000
+        return dialect.connect(self.address.conninfo, **options)
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _limit_statements(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{ANSWER_S}s'")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,120 @@
+"""The tables. All names begin with `fleet_`: today's iCEFARM installation may live in the same database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment: stored in UTC, read back with its zone (SQLite forgets zones)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn any zone into UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Put the zone back."""
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+metadata = MetaData()
+
+worker = Table(
+    "fleet_worker",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("kinds", JSON, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("draining", Boolean, nullable=False),
+    Column("seen_at", UtcTime),
+)
+
+device = Table(
+    "fleet_device",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("worker", Text, ForeignKey("fleet_worker.name"), nullable=False),
+    Column("driver", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("health", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("kinds", JSON, nullable=False),
+    Column("labels", JSON, nullable=False, server_default="{}"),
+    Column("fence", BigInteger, nullable=False),
+)
+
+lease = Table(
+    "fleet_lease",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("user", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("worker", Text, ForeignKey("fleet_worker.name"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("args", JSON, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Column("had_socket", Boolean, nullable=False),
+    Column("taken_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("end_reason", Text),
+)
+Index("fleet_lease_open", lease.c.ended_at)
+
+# One row per reserved device: the primary key is what makes it impossible to lease a device twice.
+reservation = Table(
+    "fleet_reservation",
+    metadata,
+    Column("serial", Text, ForeignKey("fleet_device.serial"), primary_key=True),
+    Column("lease", Text, ForeignKey("fleet_lease.id"), nullable=False, index=True),
+    Column("fence", BigInteger, nullable=False),
+)
+
+token = Table(
+    "fleet_token",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("user", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# Append-only: who did what to what, and when.
+audit = Table(
+    "fleet_audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+Index("fleet_audit_at", audit.c.at)

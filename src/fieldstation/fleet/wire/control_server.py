@@ -1,0 +1,127 @@
+"""The control server as a service: database, HTTP, Socket.IO, guard and port put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import socketio
+from fastapi import FastAPI
+
+from fieldstation.core.security import LOCAL, Principal, Role, check_bind, is_loopback
+from fieldstation.fleet.config import ControlConfig
+from fieldstation.fleet.control import Control
+from fieldstation.fleet.store import Store
+from fieldstation.fleet.wire import http
+from fieldstation.fleet.wire.guard import Guard, OwnNames
+from fieldstation.fleet.wire.server import HttpServer
+from fieldstation.fleet.wire.socketio_clients import ClientSockets
+from fieldstation.fleet.wire.socketio_workers import WorkerLines
+
+MAX_MESSAGE = 4 * 1024 * 1024  # the longest is the hello of a worker with thousands of devices
+
+ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened with --insecure
+
+
+class ControlService:
+    """A control server with its life (`core.service.Service`). `app` is the FastAPI app: what is to be served beside
+    the fleet's own pages is mounted on it before `start`."""
+
+    name = "fleet control"
+
+    def __init__(self, config: ControlConfig) -> None:
+        self.config = config
+        self.store = Store(config.database)
+        self._sio = socketio.AsyncServer(
+            async_mode="asgi",
+            ping_interval=25,
+            ping_timeout=60,  # as documented: slow Wi-Fi
+            max_http_buffer_size=MAX_MESSAGE,
+            cors_allowed_origins=None,  # this origin only; the guard has looked as well
+        )
+        lines = WorkerLines(self._sio)
+        self.control = Control(config, self.store, lines.call)
+        lines.attach(self.control)
+        self._clients = ClientSockets(self._sio, self.control)
+        self._inside_asgi = False
+        self.app: FastAPI = http.build(self.control, lifespan=self._lifespan)
+        open_to_all = is_loopback(config.host) and not config.require_tokens
+        self._nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
+        # Where everybody needs a token a page under another name gains nothing; elsewhere it must not get through.
+        hosts = OwnNames({config.host, *config.allow_hosts}) if self._nobody is not None else ("*",)
+        whole = socketio.ASGIApp(self._sio, self.app)
+        self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts)
+        self._server = HttpServer(
+            self.asgi,
+            host=config.host,
+            port=config.port,
+            certificate=config.tls_certificate,
+            key=config.tls_key,
+            stopping=self.control.queue.close,
+            max_message=MAX_MESSAGE,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine."""
+        return self._server.url
+
+    async def start(self) -> None:
+        """Open the database, check that tokens exist where they must, take the port."""
+        await self._open()
+        self._server.bind()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self._work())
+            await self._server.run()
+            work.cancel()
+
+    async def stop(self) -> None:
+        """Write what is not on disk yet and let go."""
+        self._server.close()
+        await self._sio.shutdown()
+        await self.control.stop()
+
+    def health(self) -> dict[str, object]:
+        """Say how it is: devices, workers by state."""
+        states = [worker.state.value for worker in self.control.index.workers.values()]
+        return {
+            "ok": True,
+            "available": self.control.amount,
+            "devices": len(self.control.index.devices),
+            "workers": {state: states.count(state) for state in set(states)},
+        }
+
+    def as_asgi(self) -> Any:
+        """Return the app for a server that is not ours."""
+        self._inside_asgi = True
+        return self.asgi
+
+    async def _open(self) -> None:
+        await asyncio.to_thread(self.store.open)
+        await self.control.start()
+        check_bind(self.config.host, has_tokens=self.control.has_tokens(), insecure=self.config.insecure)
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.control.run(), name="control")
+            group.create_task(self._clients.run(), name="clients")
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        if not self._inside_asgi:
+            yield
+            return
+        await self._open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = group.create_task(self._work())
+                yield
+                work.cancel()
+        finally:
+            await self._sio.shutdown()
+            await self.control.stop()

@@ -1,0 +1,110 @@
+"""Who asks? One ASGI middleware in front of everything: pages of others are refused, tokens become principals."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import json
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Any
+
+from fieldstation.core.errors import FieldstationError
+from fieldstation.core.security import ForbiddenError, Principal, UnauthorizedError, refuse_browser
+from fieldstation.fleet.wire.faults import body_of, status_of
+
+Scope = dict[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+Authenticate = Callable[[str], Awaitable[Principal | None]]
+
+PRINCIPAL = "fieldstation.principal"  # where the scope keeps who acts
+
+
+class OwnNames(Collection[str]):
+    """Host names by which this server may be called: those given, this machine's name, and any bare address (a page
+    that rebinds DNS comes with a name)."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = {*names, socket.gethostname(), socket.getfqdn()}
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(str(name).strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Guard:
+    """Refuses with 403 what a foreign web page sends, with 401 an unknown or missing token; puts the principal into
+    the scope. `nobody` is who acts without a token, None where everybody needs one. Socket.IO is let through without
+    a principal: its hand-shake may carry the token."""
+
+    def __init__(
+        self,
+        app: App,
+        authenticate: Authenticate,
+        *,
+        nobody: Principal | None,
+        hosts: Collection[str],
+        late: str = "/socket.io/",
+    ) -> None:
+        self.app = app
+        self.authenticate = authenticate
+        self.nobody = nobody
+        self.hosts = hosts
+        self.late = late
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            if (why := refuse_browser(headers, self.hosts)) is not None:
+                raise ForbiddenError(why)
+            token = presented(headers.get("authorization", ""))
+            principal = self.nobody if token is None else await self.authenticate(token)
+            if principal is None and (token is not None or not scope["path"].startswith(self.late)):
+                raise UnauthorizedError()
+        except FieldstationError as error:
+            await _refuse(scope, send, error)
+            return
+        scope[PRINCIPAL] = principal
+        await self.app(scope, receive, send)
+
+
+def presented(authorization: str) -> str | None:
+    """Return the token of a Bearer or Basic header (there it is the password), or None without a header."""
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            _, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+        return password
+    return "" if authorization else None
+
+
+async def _refuse(scope: Scope, send: Callable[[Any], Awaitable[None]], error: FieldstationError) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    status = status_of(error, documented=scope["method"] == "GET")
+    headers = [(b"content-type", b"application/json")]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="Fieldstation", charset="UTF-8"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(body_of(error)).encode()})

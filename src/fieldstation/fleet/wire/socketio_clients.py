@@ -1,0 +1,150 @@
+"""Clients' sockets on control: presence, and the documented `event` messages with acknowledgement and repetition."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import socketio
+
+from fieldstation.core.security import Principal, Role
+from fieldstation.fleet.control import Control
+from fieldstation.fleet.control.told import Told, available
+from fieldstation.fleet.model import Holder
+from fieldstation.fleet.wire.guard import PRINCIPAL
+
+log = logging.getLogger(__name__)
+
+REPEAT_S = 5.0  # an event that was not acknowledged is sent again
+KEEP_S = 600.0  # and kept so long for a client that is away
+KEEP_MANY = 1000  # per client
+
+
+@dataclass(slots=True)
+class Pending:
+    """An event that its client has not acknowledged."""
+
+    text: str
+    since: float
+    sent_at: float | None = None
+
+
+def refused(message: str) -> socketio.exceptions.ConnectionRefusedError:
+    """Turn a hand-shake down with a reason that the client is shown."""
+    return socketio.exceptions.ConnectionRefusedError(message)
+
+
+async def principal_of(control: Control, environ: Mapping[str, Any], auth: object, needed: Role) -> Principal:
+    """Return who shakes hands: by header or address (the guard has looked), otherwise by `token` in the payload."""
+    principal: Principal | None = environ.get("asgi.scope", {}).get(PRINCIPAL)
+    token = auth.get("token") if isinstance(auth, Mapping) else None
+    if isinstance(token, str) and token:
+        principal = await control.authenticate(token)
+    if principal is None:
+        raise refused("This server needs a token, and did not get a valid one.")
+    if principal.role < needed:
+        raise refused(f"{principal.user} has the role {principal.role.name.lower()}; {needed.name.lower()} is needed.")
+    return principal
+
+
+class ClientSockets:
+    """Namespace `/`."""
+
+    def __init__(self, sio: socketio.AsyncServer, control: Control) -> None:
+        self.sio = sio
+        self.control = control
+        self._holders: dict[str, Holder] = {}
+        self._sockets: dict[Holder, set[str]] = {}
+        self._pending: dict[Holder, dict[int, Pending]] = {}
+        self._numbers = itertools.count()
+        self._outgoing: asyncio.Queue[Told | str] = asyncio.Queue()  # news for everybody or a holder; or a new socket
+        sio.on("connect", self._connect)
+        sio.on("disconnect", self._disconnect)
+        control.events.subscribe(self._outgoing.put_nowait)
+
+    async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
+        name = auth.get("client_id") if isinstance(auth, Mapping) else None
+        if not isinstance(name, str) or not name or len(name) > 200:
+            raise refused("client_id is missing: the hand-shake's auth payload must be {'client_id': NAME}.")
+        principal = await principal_of(self.control, environ, auth, Role.VIEWER)
+        holder = Holder(principal.user, name)
+        if len(self._sockets.get(holder, ())) >= self.control.config.sockets_per_client:
+            raise refused(f"client_id {name} has {self.control.config.sockets_per_client} open sockets already.")
+        self._holders[sid] = holder
+        self._sockets.setdefault(holder, set()).add(sid)
+        self.control.client_connected(holder)
+        self._outgoing.put_nowait(sid)
+
+    async def _disconnect(self, sid: str, reason: object = None) -> None:
+        holder = self._holders.pop(sid, None)
+        if holder is None:
+            return
+        self._sockets[holder].discard(sid)
+        if not self._sockets[holder]:
+            del self._sockets[holder]
+        self.control.client_gone(holder)
+
+    async def run(self) -> None:
+        """Carry events to sockets, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._carry(), name="events to clients")
+            group.create_task(self._repeat(), name="events again")
+
+    async def _carry(self) -> None:
+        while True:
+            news = await self._outgoing.get()
+            try:
+                if isinstance(news, str):
+                    await self._welcome(news)
+                elif news.to is None:
+                    # Without acknowledgement: the newest amount is all that counts, and it is encoded once for all.
+                    await self.sio.emit("event", news.text)
+                else:
+                    await self._tell(news.to, news.text)
+            except Exception:
+                log.exception("an event could not be sent")
+
+    async def _welcome(self, sid: str) -> None:
+        holder = self._holders.get(sid)
+        if holder is None:
+            return
+        await self.sio.emit("event", available(self.control.amount).text, to=sid)
+        for number, message in list(self._pending.get(holder, {}).items()):
+            await self._send(holder, number, message)
+
+    async def _tell(self, holder: Holder, text: str) -> None:
+        waiting = self._pending.setdefault(holder, {})
+        if len(waiting) >= KEEP_MANY:
+            del waiting[next(iter(waiting))]
+        number = next(self._numbers)
+        waiting[number] = Pending(text, time.monotonic())
+        await self._send(holder, number, waiting[number])
+
+    async def _send(self, holder: Holder, number: int, message: Pending) -> None:
+        for sid in tuple(self._sockets.get(holder, ())):
+            message.sent_at = time.monotonic()
+            acknowledged = partial(self._acknowledged, holder, number)
+            await self.sio.emit("event", message.text, to=sid, callback=acknowledged)
+
+    def _acknowledged(self, holder: Holder, number: int, *arguments: object) -> None:
+        waiting = self._pending.get(holder, {})
+        waiting.pop(number, None)
+        if not waiting:
+            self._pending.pop(holder, None)
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            for holder, waiting in list(self._pending.items()):
+                for number, message in list(waiting.items()):
+                    if now - message.since > KEEP_S:
+                        self._acknowledged(holder, number)
+                    elif message.sent_at is None or now - message.sent_at > REPEAT_S:
+                        await self._send(holder, number, message)

@@ -1,0 +1,102 @@
+"""What a worker must still know after a kill -9: fencing numbers, leases, events that nobody confirmed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from importlib.resources import files
+from pathlib import Path
+
+from fieldstation.core.store import Writer, connect, migrate, numbered
+from fieldstation.fleet.holding import Held
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class WorkerStore:
+    """One SQLite file. Writes return Futures that resolve when they are on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        connection = connect(path)
+        migrate(connection, numbered(files("fieldstation.fleet") / "sql"), path)
+        self._connection = connection
+        self._boot = _boot_id()
+        self._next_event: int = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()[0]
+        self._writer = Writer(connection)
+
+    def load(self, now: float) -> tuple[dict[str, int], list[Held], list[tuple[int, str, str, str]]]:
+        """Return (fences, leases, events as (id, lease, serial, body)); call it before anything is written."""
+        rows = self._connection.execute
+        fences = {row["serial"]: row["fence"] for row in rows("SELECT serial, fence FROM fence")}
+        leases = []
+        for row in rows("SELECT * FROM lease"):
+            same_boot = row["boot"] == self._boot and self._boot != ""
+            left = row["ends_uptime"] - _uptime() if same_boot else row["ends_wall"] - time.time()
+            held = Held.parse({**json.loads(row["body"]), "for_s": left}, now)
+            held.ours = None if row["ours"] is None else bool(row["ours"])
+            leases.append(held)
+        events = [tuple(row) for row in rows("SELECT id, lease, serial, body FROM event ORDER BY id")]
+        return fences, leases, events
+
+    def save(self, held: Held, now: float) -> Future[None]:
+        """Keep a lease and raise the fencing numbers of its devices, in one transaction."""
+        body = held.body(now)
+        left = body.pop("for_s")
+        lease = (held.id, json.dumps(body), self._boot, _uptime() + left, time.time() + left, held.ours)
+        fences = list(held.fences.items())
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)", lease)
+            db.executemany(
+                "INSERT INTO fence VALUES (?, ?) ON CONFLICT (serial) DO UPDATE SET fence = max(fence, excluded.fence)",
+                fences,
+            )
+
+        return self._writer.submit(job)
+
+    def forget(self, lease_id: str) -> Future[None]:
+        """Drop an ended lease; its undelivered events stay."""
+        return self._writer.submit(lambda db: _run(db, "DELETE FROM lease WHERE id = ?", lease_id))
+
+    def forget_events(self, lease_id: str) -> Future[None]:
+        """Drop the events of a lease that nobody will fetch any more."""
+        return self._writer.submit(lambda db: _run(db, "DELETE FROM event WHERE lease = ?", lease_id))
+
+    def new_event_id(self) -> int:
+        """Return a number that no stored event has."""
+        self._next_event += 1
+        return self._next_event - 1
+
+    def save_events(self, events: Iterable[tuple[int, str, str, str]]) -> Future[None]:
+        """Keep (id, lease, serial, body) until delivered."""
+        rows = list(events)
+
+        def job(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", rows)
+
+        return self._writer.submit(job)
+
+    def delivered(self, event_id: int) -> Future[None]:
+        """Drop an event that its receiver confirmed."""
+        return self._writer.submit(lambda db: _run(db, "DELETE FROM event WHERE id = ?", event_id))
+
+    def close(self) -> None:
+        """Write what is waiting and let go of the file."""
+        self._writer.close()
+
+
+def _run(db: sqlite3.Connection, statement: str, *values: object) -> None:
+    db.execute(statement, values)

@@ -1,0 +1,1 @@
+"""The documented backends: each `run(config, logger, teardown_indicator)` sends until it is torn down and drained."""

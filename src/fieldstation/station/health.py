@@ -1,0 +1,95 @@
+"""`/health` (JSON) and `/metrics` (Prometheus text) on a loopback port, without a web framework."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fieldstation.core.errors import FieldstationError
+
+Snapshot = Mapping[str, Any]
+
+
+class PortTakenError(FieldstationError):
+    """The port {port} for /health and /metrics cannot be used: {problem}. Set another `health.port`."""
+
+
+class HealthServer:
+    """Answers GETs in a thread of its own, so that a slow reader does not hold up the supervisor."""
+
+    def __init__(self, port: int, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortTakenError(port=port, problem=error.strerror) from error
+        self._listener.listen(16)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                line, _ = self._listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), line:
+                line.settimeout(2.0)
+                request = line.recv(8192).decode("latin-1")
+                path = [*request.split(" "), "", ""][1].partition("?")[0]
+                line.sendall(self._response(path))
+
+    def _response(self, path: str) -> bytes:
+        kind, status, body = "application/json", "404 Not Found", '{"error": "try /health or /metrics"}'
+        if path == "/health":
+            snapshot = self._snapshot()
+            status, body = "200 OK" if snapshot.get("ok") else "503 Service Unavailable", json.dumps(snapshot)
+        elif path == "/metrics":
+            kind, status, body = "text/plain; version=0.0.4", "200 OK", metrics(self._snapshot())
+        payload = body.encode()
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + payload
+
+
+def metrics(snapshot: Snapshot) -> str:
+    """Return the snapshot in Prometheus' text format."""
+    lines: list[str] = []
+
+    def add(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
+        lines.extend([f"# HELP {name} {text}", f"# TYPE {name} {kind}"])
+        lines.extend(f"{name}{labels} {value:g}" for labels, value in values)
+
+    def label(key: str, value: object) -> str:
+        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'{{{key}="{escaped}"}}'
+
+    processes, queues = snapshot.get("processes", []), snapshot.get("queues", {})
+    add("fieldstation_station_up", "gauge", "1 while all is well.", [("", float(bool(snapshot.get("ok"))))])
+    add("fieldstation_station_config_revision", "gauge", "The config in force.", [("", snapshot.get("revision", -1))])
+    add("fieldstation_station_process_running", "gauge", "1 while the process runs.",
+        [(label("name", p["name"]), float(p["running"])) for p in processes])  # fmt: skip
+    add("fieldstation_station_process_deaths_total", "counter", "Unexpected ends of the process.",
+        [(label("name", p["name"]), p["deaths"]) for p in processes])  # fmt: skip
+    add("fieldstation_station_queue_depth", "gauge", "Messages owed to the uplink.",
+        [(label("uplink", name), q["depth"]) for name, q in queues.items()])  # fmt: skip
+    add("fieldstation_station_queue_oldest_seconds", "gauge", "Age of the oldest message owed.",
+        [(label("uplink", name), q["oldest_age_s"] or 0) for name, q in queues.items()])  # fmt: skip
+    add("fieldstation_station_uplink_connected", "gauge", "1 while the server is reached.",
+        [(label("uplink", name), float(q["connected"])) for name, q in queues.items()])  # fmt: skip
+    add("fieldstation_station_delivered_total", "counter", "Messages acknowledged by the server since the start.",
+        [(label("uplink", name), q["delivered"]) for name, q in queues.items()])  # fmt: skip
+    return "\n".join(lines) + "\n"

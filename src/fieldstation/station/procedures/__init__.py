@@ -1,0 +1,1 @@
+"""The procedures that ship. Each is `run(config, logger)` and loops for ever."""

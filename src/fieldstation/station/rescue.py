@@ -1,0 +1,138 @@
+"""What the writer does when the disk is full or the store is broken."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fieldstation.core.errors import StoreError
+from fieldstation.station.store import NewRow, Store, open_for_writing
+
+log = logging.getLogger(__name__)
+
+BALLAST_BYTES = 4_000_000
+DROP_AT_ONCE = 2_000
+CHECK_BELOW_BYTES = 16_000_000
+_FULL = {sqlite3.SQLITE_FULL}
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _code(error: BaseException | None) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_full(error: sqlite3.Error, folder: Path) -> bool:
+    """Say whether `error` comes of a full disk. Where the log cannot grow SQLite only says `disk I/O error`."""
+    if _code(error) in _FULL:
+        return True
+    room = os.statvfs(folder)
+    return _code(error) == sqlite3.SQLITE_IOERR and room.f_bavail * room.f_frsize < BALLAST_BYTES
+
+
+def is_corrupt(error: BaseException | None) -> bool:
+    """Say whether `error` means that the file itself is broken."""
+    return _code(error) in _CORRUPT or "malformed" in str(error)
+
+
+class Ballast:
+    """A file that only takes up room: it is given up when the disk is full, because to delete rows takes room too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fill(self) -> None:
+        """Take the room, as far as there is enough."""
+        room = os.statvfs(self._path.parent)
+        if room.f_bavail * room.f_frsize < 4 * BALLAST_BYTES:
+            return
+        with contextlib.suppress(OSError), self._path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+
+    def make_room(self, connection: sqlite3.Connection, store: Store) -> bool:
+        """Give up the ballast and drop delivered messages; returns whether that made room in the store."""
+        self._path.unlink(missing_ok=True)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            dropped = store.drop_delivered(DROP_AT_ONCE)
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            log.error("the disk is full and nothing could be dropped: %s", error)
+            return False
+        if dropped:
+            log.error("the disk is full: %d delivered messages were dropped from the archive", dropped)
+            self.fill()
+        return dropped > 0
+
+
+def open_or_rescue(path: Path, notes: list[str]) -> sqlite3.Connection:
+    """Open the store. A broken one is set aside, what can be read of it is copied, and `notes` tells of it."""
+    connection = None
+    try:
+        connection = open_for_writing(path)
+        if path.stat().st_size > CHECK_BELOW_BYTES:
+            # The head and the roots of the tables. A whole check of a big store would take minutes on a small computer.
+            connection.execute("SELECT (SELECT max(seq) FROM message), (SELECT max(seq) FROM delivery)").fetchone()
+            return connection
+        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem == "ok":
+            return connection
+    except (sqlite3.DatabaseError, StoreError) as error:
+        if not (is_corrupt(error) or is_corrupt(error.__cause__)):
+            raise
+        problem = str(error)
+    if connection is not None:
+        connection.close()
+    return _rescue(path, problem, notes)
+
+
+def _rescue(path: Path, problem: str, notes: list[str]) -> sqlite3.Connection:
+    aside = path.with_name(f"{path.name}.broken-{time.time_ns()}")
+    for ending in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
+    connection = open_for_writing(path)
+    saved = list(_readable(aside))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "INSERT OR IGNORE INTO message (seq, id, timestamp, rank, owed, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        saved,
+    )
+    # Nobody can say what of it was delivered: to send a message twice is better than never.
+    connection.execute("INSERT INTO delivery (uplink, rank, seq) SELECT 1, rank, seq FROM message WHERE owed = 1")
+    connection.execute("COMMIT")
+    note = (
+        f"the message store was broken ({problem}); it is set aside as {aside.name}, "
+        f"{len(saved)} messages were saved out of it and will be sent again"
+    )
+    log.error(note)
+    notes.append(note)
+    return connection
+
+
+def _readable(broken: Path) -> Iterator[tuple[object, ...]]:
+    # From both ends towards the broken page: a scan ends at the first page it cannot read.
+    seen: set[int] = set()
+    for order in ("ASC", "DESC"):
+        with contextlib.suppress(sqlite3.Error):
+            connection = sqlite3.connect(broken)
+            with contextlib.closing(connection):
+                query = f"SELECT seq, id, timestamp, rank, owed, body, revision FROM message ORDER BY seq {order}"  # noqa: S608 - two words of ours
+                for row in connection.execute(query):
+                    if row[0] not in seen and all(isinstance(value, (int, float, str)) for value in row[:6]):
+                        seen.add(row[0])
+                        yield row
+
+
+def note_row(note: str) -> NewRow:
+    """Return a log message that tells the server about `note`."""
+    body = {"variant": "log", "level": "ERROR", "subject": f"store - ERROR - {note}", "body": ""}
+    return NewRow(f"note-{os.urandom(12).hex()}", time.time(), 1, json.dumps(body, separators=(",", ":")))

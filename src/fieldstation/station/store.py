@@ -1,0 +1,241 @@
+"""Messages and what is owed to uplinks, in one SQLite file. Only the writer process changes it; anybody may read."""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fieldstation.core.store import connect, migrate, numbered
+
+DOCUMENTED_UPLINK = "backend"
+
+
+class NewRow(NamedTuple):
+    """A message as its producer made it: a unique id, Unix seconds, 0 for readings or 1 for logs, JSON, and the
+    revision of the config under which it was made."""
+
+    id: str
+    timestamp: float
+    rank: int
+    body: str
+    revision: int | None = None
+
+
+class QueueRow(NamedTuple):
+    """A stored message that is owed to an uplink."""
+
+    seq: int
+    id: str
+    timestamp: float
+    rank: int
+    body: str
+    revision: int | None = None
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open the store, adopt a queue of today's stations that lies there, and bring the schema up to date."""
+    connection = connect(path, timeout_s=30.0)
+    old = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'QUEUE' COLLATE NOCASE").fetchone()
+    fresh = connection.execute("PRAGMA user_version").fetchone()[0] == 0
+    steps = numbered(Path(__file__).parent / "sql")
+    if old and fresh:
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            _adopt(connection, steps[0][1])
+            connection.execute("PRAGMA user_version=1")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    migrate(connection, steps, path)
+    return connection
+
+
+def _adopt(connection: sqlite3.Connection, schema: str) -> None:
+    # In one transaction: a station that loses power here has either the whole old queue or the whole new one.
+    # Statement by statement, since executescript would commit first.
+    statement = ""
+    for line in schema.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""
+    connection.execute(
+        "INSERT INTO message (seq, id, timestamp, rank, owed, body) "
+        "SELECT row_number() OVER (ORDER BY timestamp, internal_id), 'adopted-' || internal_id || '-' || timestamp, "
+        'timestamp, message_body LIKE \'{"variant":"log"%\', 1, message_body FROM QUEUE'
+    )
+    connection.execute("INSERT INTO delivery (uplink, rank, seq) SELECT 1, rank, seq FROM message")
+    connection.execute("DROP TABLE QUEUE")
+
+
+class Store:
+    """The statements. The caller owns the connection and the transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._run = connection.execute
+        self._many = connection.executemany
+        self.reload()
+
+    def reload(self) -> None:
+        """Read again what is kept in memory: after opening, and after a transaction was rolled back."""
+        self._next = self._run("SELECT coalesce(max(seq), 0) + 1 FROM message").fetchone()[0]
+        rows = self._run("SELECT id, name, active FROM uplink").fetchall()
+        self._uplinks = {name: number for number, name, _ in rows}
+        self._active = [number for number, _, active in rows if active]
+
+    def add(self, rows: Sequence[NewRow]) -> int:
+        """Append `rows`; ids that are stored already are left out. Returns how many are new."""
+        marks = ",".join("?" * len(rows))
+        known = {found[0] for found in self._run(f"SELECT id FROM message WHERE id IN ({marks})", [r.id for r in rows])}  # noqa: S608 - only question marks
+        new = [row for row in rows if row.id not in known]
+        self.append(new)
+        return len(new)
+
+    def append(self, rows: Sequence[NewRow]) -> None:
+        """Append `rows` that are thought to be new; sqlite3.IntegrityError when an id is stored already."""
+        first = self._next
+        self._next += len(rows)
+        owed = int(bool(self._active))
+        self._many(
+            "INSERT INTO message (seq, owed, id, timestamp, rank, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(seq, owed, *row) for seq, row in enumerate(rows, first)],
+        )
+        self._many(
+            "INSERT INTO delivery (uplink, rank, seq) VALUES (?, ?, ?)",
+            [(u, row.rank, seq) for u in self._active for seq, row in enumerate(rows, first)],
+        )
+
+    def done(self, uplink: str, keys: Iterable[Sequence[int]]) -> None:
+        """Forget deliveries (rank, seq) that were acknowledged."""
+        number = self._uplinks.get(uplink)
+        self._many("DELETE FROM delivery WHERE uplink = ? AND rank = ? AND seq = ?", [(number, *key) for key in keys])
+
+    def done_by_seq(self, uplink: str, numbers: Iterable[int]) -> None:
+        """Forget deliveries of which only the message's number is known."""
+        number = self._uplinks.get(uplink)
+        self._many(
+            "DELETE FROM delivery WHERE uplink = ? AND rank IN (0, 1) AND seq = ?", [(number, seq) for seq in numbers]
+        )
+
+    def park(self, uplink: str, rank: int, seq: int, reason: str) -> None:
+        """Set a delivery aside for good; `unpark` takes it up again."""
+        number = self._uplinks[uplink]
+        self._run("DELETE FROM delivery WHERE uplink = ? AND rank = ? AND seq = ?", (number, rank, seq))
+        self._run("INSERT OR REPLACE INTO parked (uplink, seq, reason) VALUES (?, ?, ?)", (number, seq, reason))
+
+    def unpark(self, uplink: str) -> int:
+        """Owe again what was set aside; returns how many that are."""
+        number = self._uplinks[uplink]
+        self._run(
+            "INSERT OR IGNORE INTO delivery (uplink, rank, seq) SELECT p.uplink, m.rank, m.seq "
+            "FROM parked p JOIN message m USING (seq) WHERE p.uplink = ?",
+            (number,),
+        )
+        return self._run("DELETE FROM parked WHERE uplink = ?", (number,)).rowcount
+
+    def set_uplinks(self, names: Iterable[str]) -> None:
+        """New messages are owed to exactly these from now on. What others are owed already stays owed."""
+        wanted = set(names)
+        self._run("UPDATE uplink SET active = 0")
+        for name in sorted(wanted):
+            self._run("INSERT INTO uplink (name, active) VALUES (?, 1) ON CONFLICT DO UPDATE SET active = 1", (name,))
+        self.reload()
+
+    def drop_uplink(self, name: str) -> int:
+        """Forget what an uplink is owed; the messages stay in the archive. Returns how many that were."""
+        number = self._uplinks.get(name)
+        self._run("DELETE FROM parked WHERE uplink = ?", (number,))
+        return self._run("DELETE FROM delivery WHERE uplink = ?", (number,)).rowcount
+
+    def drop_delivered(self, limit: int, *, before: float | None = None) -> int:
+        """Drop up to `limit` of the oldest messages that were owed and are no longer; returns how many."""
+        # The newest row stays, so that its number is never given a second time.
+        return self._run(
+            "DELETE FROM message WHERE seq IN (SELECT m.seq FROM message m WHERE m.owed = 1 AND m.timestamp < ? "
+            "AND m.seq < (SELECT max(seq) FROM message) AND NOT EXISTS (SELECT 1 FROM uplink u JOIN delivery d "
+            "ON d.uplink = u.id AND d.rank = m.rank AND d.seq = m.seq) ORDER BY m.seq LIMIT ?)",
+            (before if before is not None else 1e18, limit),
+        ).rowcount
+
+
+class Reader:
+    """Looks at the store; `uplink` is the name whose deliveries are meant."""
+
+    def __init__(self, path: Path, uplink: str = DOCUMENTED_UPLINK) -> None:
+        self._connection = connect(path, read_only=True)
+        self._uplink = uplink
+        self._number: int | None = None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def next_rows(self, count: int, after: tuple[int, int] = (0, 0)) -> list[QueueRow]:
+        """Return up to `count` deliveries in the order of sending; `after` holds the last seq taken of each rank."""
+        number = self._uplink_number()
+        found: list[QueueRow] = []
+        for rank, seq in enumerate(after):
+            if len(found) < count and number is not None:
+                rows = self._connection.execute(
+                    "SELECT m.seq, m.id, m.timestamp, m.rank, m.body, m.revision FROM delivery d CROSS JOIN message m "
+                    "ON m.seq = d.seq WHERE d.uplink = ? AND d.rank = ? AND d.seq > ? ORDER BY d.seq LIMIT ?",
+                    (number, rank, seq, count - len(found)),
+                )
+                found += [QueueRow(*row) for row in rows]
+        return found
+
+    def depth(self) -> int:
+        """Return how many messages the uplink is owed."""
+        number = self._uplink_number()
+        return int(self._connection.execute("SELECT count(*) FROM delivery WHERE uplink = ?", (number,)).fetchone()[0])
+
+    def oldest(self) -> float | None:
+        """Return the time (Unix seconds) of the oldest message owed."""
+        rows = [self.next_rows(1, after) for after in ((0, 2**62), (2**62, 0))]
+        return min((row[0].timestamp for row in rows if row), default=None)
+
+    def parked(self) -> list[tuple[int, str]]:
+        """Return what the uplink could not send: (number, reason)."""
+        rows = self._connection.execute(
+            "SELECT seq, reason FROM parked WHERE uplink = ? ORDER BY seq", (self._uplink_number(),)
+        )
+        return [(seq, reason) for seq, reason in rows]
+
+    def on_day(self, day: datetime.date) -> Iterable[tuple[float, str]]:
+        """Yield (timestamp, body) of the messages of a UTC day, in the order they were stored."""
+        start = datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp()
+        rows = self._connection.execute(
+            "SELECT timestamp, body FROM message WHERE timestamp >= ? AND timestamp < ? ORDER BY seq",
+            (start, start + 86400),
+        )
+        for row in rows:
+            yield row[0], row[1]
+
+    def days(self) -> list[datetime.date]:
+        """Return the UTC days of which there are messages."""
+        rows = self._connection.execute("SELECT DISTINCT date(timestamp, 'unixepoch') FROM message ORDER BY 1")
+        return [datetime.date.fromisoformat(row[0]) for row in rows]
+
+    def newest(self) -> float | None:
+        """Return the time of the message stored last."""
+        row = self._connection.execute("SELECT timestamp FROM message ORDER BY seq DESC LIMIT 1").fetchone()
+        return row[0] if row else None
+
+    def stored_since(self, moment: float) -> int:
+        """Return how many messages have a time after `moment`."""
+        row = self._connection.execute("SELECT count(*) FROM message WHERE timestamp > ?", (moment,)).fetchone()
+        return int(row[0])
+
+    def uplinks(self) -> list[str]:
+        """Return the names of all uplinks that are or were in use."""
+        return [row[0] for row in self._connection.execute("SELECT name FROM uplink ORDER BY id")]
+
+    def _uplink_number(self) -> int | None:
+        if self._number is None:
+            row = self._connection.execute("SELECT id FROM uplink WHERE name = ?", (self._uplink,)).fetchone()
+            self._number = row[0] if row else None
+        return self._number

@@ -1,0 +1,235 @@
+"""Fan out frames to clients: encoded once, newest wins unless a client asked for every frame; slow ones hold nobody.
+
+For every client: frames offered = frames sent + frames dropped + frames still waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fieldstation.stream.model import Frame, Wanted
+
+Key = tuple[int, str, int | None]  # module, product, quabo: the places of which the newest frame is kept
+
+MAX_BATCH = 64
+
+
+class SharedFrame:
+    """A frame on its way to all clients; `payload` encodes it at its first use and is the same bytes for everyone."""
+
+    __slots__ = ("_encode", "_payload", "frame", "key", "received_ns")
+
+    def __init__(self, frame: Frame, encode: Callable[[Frame, int], bytes]) -> None:
+        self.frame = frame
+        self.key: Key = (frame.module_id, frame.product or f"{frame.shape}{frame.bytes_per_pixel}", frame.quabo)
+        self.received_ns = time.time_ns()
+        self._encode = encode
+        self._payload: bytes | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """The complete response message."""
+        if self._payload is None:
+            self._payload = self._encode(self.frame, self.received_ns)
+        return self._payload
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to the frames offered to one client."""
+
+    offered: int = 0
+    sent: int = 0
+    dropped: int = 0
+
+
+class Subscription:
+    """One client's view of the hub. `end` makes `ready` raise; the subclass decides what is kept while it is slow."""
+
+    def __init__(self, wanted: Wanted, peer: str) -> None:
+        self.wanted = wanted
+        self.peer = peer
+        self.counters = Counters()
+        self.live = True  # false while it reads history: offers are not for it yet
+        self.on_end: Callable[[], object] | None = None
+        self.ended_by: Exception | None = None
+        self._arrived = asyncio.Event()
+
+    every = False
+
+    def offer(self, shared: SharedFrame) -> None:
+        """Take note of a new frame; never waits."""
+        raise NotImplementedError
+
+    def take(self) -> Iterator[SharedFrame]:
+        """Yield what is to be sent now, each popped at the moment it is asked for."""
+        raise NotImplementedError
+
+    async def ready(self) -> None:
+        """Wait until there is something to send and the client's interval has passed."""
+        raise NotImplementedError
+
+    def end(self, reason: Exception) -> None:
+        """Make the stream end with `reason`, wherever it waits."""
+        if self.ended_by is None:
+            self.ended_by = reason
+            self._arrived.set()
+            if self.on_end is not None:
+                self.on_end()
+
+    async def _wait(self) -> None:
+        await self._arrived.wait()
+        if self.ended_by is not None:
+            raise self.ended_by
+
+
+class Newest(Subscription):
+    """The documented way: per interval one burst with the newest frame of each module and product."""
+
+    def __init__(self, wanted: Wanted, peer: str) -> None:
+        super().__init__(wanted, peer)
+        self._pending: dict[Key, SharedFrame] = {}
+        self._next_burst = 0.0
+
+    def offer(self, shared: SharedFrame) -> None:
+        """Replace an older frame of the same module and product."""
+        self.counters.offered += 1
+        if shared.key in self._pending:
+            self.counters.dropped += 1
+        self._pending[shared.key] = shared
+        self._arrived.set()
+
+    async def ready(self) -> None:
+        """Wait out the interval, then for a frame."""
+        delay = self._next_burst - time.monotonic()
+        while delay > 0:
+            if self.ended_by is not None:
+                raise self.ended_by
+            await asyncio.sleep(delay)
+            delay = self._next_burst - time.monotonic()
+        await self._wait()
+        self._next_burst = time.monotonic() + self.wanted.interval_s
+
+    def take(self) -> Iterator[SharedFrame]:
+        """Yield each waiting frame once; what arrives meanwhile belongs to the next burst, or replaces."""
+        for key in list(self._pending):
+            self.counters.sent += 1
+            yield self._pending.pop(key)
+        if not self._pending and self.ended_by is None:
+            self._arrived.clear()
+
+
+class Every(Subscription):
+    """All frames, in order. At most `limit` wait; then new ones are dropped and counted until there is room."""
+
+    every = True
+
+    def __init__(self, wanted: Wanted, peer: str, limit: int) -> None:
+        super().__init__(wanted, peer)
+        self.limit = limit
+        self._queue: deque[SharedFrame] = deque()
+        self._gaps: deque[tuple[SharedFrame, int]] = deque()  # before which frame how many are missing
+        self._missing = 0
+
+    def offer(self, shared: SharedFrame) -> None:
+        """Queue the frame, or count it as dropped."""
+        self.counters.offered += 1
+        if len(self._queue) >= self.limit:
+            self.counters.dropped += 1
+            self._missing += 1
+            return
+        if self._missing:
+            self._gaps.append((shared, self._missing))
+            self._missing = 0
+        self._queue.append(shared)
+        self._arrived.set()
+
+    def go_live(self) -> None:
+        """Take offers from now on."""
+        self.live = True
+
+    def gap_before(self, shared: SharedFrame) -> int:
+        """Return how many frames were dropped between the previous one sent and this one."""
+        if self._gaps and self._gaps[0][0] is shared:
+            return self._gaps.popleft()[1]
+        return 0
+
+    async def ready(self) -> None:
+        """Wait for a frame."""
+        await self._wait()
+
+    def take(self) -> Iterator[SharedFrame]:
+        """Yield up to a batch of waiting frames."""
+        for _ in range(min(len(self._queue), MAX_BATCH)):
+            self.counters.sent += 1
+            yield self._queue.popleft()
+        if not self._queue and self.ended_by is None:
+            self._arrived.clear()
+
+
+class Hub:
+    """Keeps the newest frame of every place and hands each new frame to the subscriptions that want it."""
+
+    def __init__(self, encode: Callable[[Frame, int], bytes]) -> None:
+        self._encode = encode
+        self.newest: dict[Key, SharedFrame] = {}
+        self.subscriptions: list[Subscription] = []
+        self.produced = 0
+        self.on_demand: Callable[[], None] | None = None
+        self.past = Counters()  # of clients that left
+        self.left = asyncio.Event()  # set whenever one leaves
+
+    @property
+    def want_every(self) -> bool:
+        """True while somebody needs each frame."""
+        return any(subscription.every for subscription in self.subscriptions)
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Hand new frames to all clients; never waits for one."""
+        for frame in frames:
+            self.publish_shared(SharedFrame(frame, self._encode))
+
+    def publish_shared(self, shared: SharedFrame) -> None:
+        """Hand over one frame."""
+        self.produced += 1
+        self.newest[shared.key] = shared
+        image_type, module_id = shared.frame.type, shared.frame.module_id
+        for subscription in self.subscriptions:
+            if subscription.live and subscription.wanted.matches(image_type, module_id):
+                subscription.offer(shared)
+
+    def share(self, frame: Frame) -> SharedFrame:
+        """Wrap a frame that is for one client only (history)."""
+        return SharedFrame(frame, self._encode)
+
+    def add(self, subscription: Subscription) -> None:
+        """Begin to serve a client; a newest-wins client gets what is already known at once."""
+        if not subscription.every:
+            for shared in self.newest.values():
+                if subscription.wanted.matches(shared.frame.type, shared.frame.module_id):
+                    subscription.offer(shared)
+        self.subscriptions.append(subscription)
+        self._tell()
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget a client; its counters are kept in `past`."""
+        if subscription in self.subscriptions:
+            self.subscriptions.remove(subscription)
+            counters = subscription.counters
+            self.past.offered += counters.offered
+            self.past.sent += counters.sent
+            self.past.dropped += counters.dropped
+            self.left.set()
+        self._tell()
+
+    def clear(self) -> None:
+        """Forget all frames: the source changes."""
+        self.newest.clear()
+
+    def _tell(self) -> None:
+        if self.on_demand is not None:
+            self.on_demand()

@@ -1,0 +1,1 @@
+"""Simulated instruments; chosen by entry point name, never imported by product code."""

@@ -1,0 +1,1 @@
+"""Where frames come from. Each source is an entry point of the group `fieldstation.sources`."""

@@ -1,0 +1,1 @@
+"""The DaqData and UbloxControl services on gRPC."""

@@ -1,0 +1,106 @@
+"""Only who holds a device commands it."""
+
+import asyncio
+
+import pytest
+
+from fieldstation.testing import eventually
+
+pytestmark = [pytest.mark.timeout(30), pytest.mark.asyncio(loop_scope="module")]
+
+A, B = "1111111111111111", "2222222222222222"
+
+
+async def refusal(holder, serial, number=1):
+    answer = await holder.evaluate(serial, number)
+    refused = await holder.until("refused", serial)
+    assert refused["reason"] == answer["error"]["code"]
+    assert refused["message"] == answer["error"]["message"]
+    return answer["error"]["code"]
+
+
+async def test_a_stranger_is_refused(fleet):
+    await fleet.control.assign(A)
+    async with fleet.hold() as stranger:
+        assert await refusal(stranger, A) == "no_lease"
+        assert await refusal(stranger, B) == "no_lease"
+    async with fleet.hold("fsl_guessed") as guesser:
+        assert await refusal(guesser, A) == "no_lease"
+
+
+async def test_a_holder_cannot_command_somebody_elses_device(fleet):
+    _, mine = await fleet.control.assign(A)
+    await fleet.control.assign(B)
+    async with fleet.hold(mine) as holder:
+        assert await refusal(holder, B) == "no_lease"
+        answer = await holder.evaluate([A, B], 1)
+        assert set(answer["refused"]) == {B}
+        await holder.until_results(A, 1)
+        assert holder.results(B) == {}
+
+
+async def test_a_holder_whose_reservation_ended_is_told_so(fleet):
+    lease, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder:
+        await holder.until("initialized", A)
+        await fleet.control.release(lease)
+        assert await refusal(holder, A) == "ended"
+
+
+async def test_events_go_only_to_sockets_that_presented_the_lease(fleet):
+    _, token = await fleet.control.assign(A)
+    async with fleet.hold() as stranger, fleet.hold(token) as holder:
+        await holder.evaluate(A, 1)
+        await holder.until_results(A, 1)
+        assert stranger.events == []
+
+
+async def test_an_old_fencing_number_is_refused(fleet):
+    lease, token = await fleet.control.assign(A)
+    stale = {**lease, "id": "old", "fences": {A: lease["fences"][A] - 1}}
+    answer = await fleet.control.call("assign", stale)
+    assert answer["refused"] == {A: "stale_fence"}
+    async with fleet.hold(token) as holder:
+        await holder.evaluate(A, 1)
+        await holder.until_results(A, 1)
+
+
+async def test_a_newer_lease_takes_the_device_from_an_older_one(fleet):
+    lease, old = await fleet.control.assign(A)
+    async with fleet.hold(old) as before:
+        await before.until("initialized", A)
+        newer, token = fleet.control.lease(A)
+        newer["fences"] = {A: lease["fences"][A] + 5}
+        assert (await fleet.control.call("assign", newer))["refused"] == {}
+        assert await refusal(before, A) == "ended"
+        async with fleet.hold(token) as after:
+            await after.evaluate(A, 1)
+            await after.until_results(A, 1)
+            assert before.results(A) == {}
+
+
+async def test_an_extension_lets_a_lease_live_on(fleet):
+    lease, token = await fleet.control.assign(A, for_s=1.0)
+    async with fleet.hold(token) as holder:
+        assert await fleet.control.call("extend", {"lease": lease["id"], "for_s": 60}) == {"ok": True}
+        with pytest.raises(AssertionError):
+            await eventually(lambda: fleet.control.devices[A]["state"] != "reserved", 2.0)
+        await holder.evaluate(A, 1)
+        await holder.until_results(A, 1)
+
+
+async def test_a_lease_presented_before_control_told_the_worker_is_honoured(fleet):
+    lease, token = fleet.control.lease(A)
+    async with fleet.hold(token) as early, fleet.hold() as later:
+        presenting = asyncio.create_task(later.call("present", token))
+        assert (await fleet.control.call("assign", lease))["refused"] == {}
+        assert await presenting == {"ok": True}
+        await early.evaluate(A, 1)
+        await eventually(lambda: early.results(A) or later.results(A))
+
+
+async def test_control_hears_how_many_sockets_present_a_lease(fleet):
+    lease, token = await fleet.control.assign(A)
+    async with fleet.hold(token), fleet.hold(token):
+        await eventually(lambda: {"lease": lease["id"], "sockets": 2} in fleet.control.said("presence"))
+    await eventually(lambda: fleet.control.said("presence")[-1] == {"lease": lease["id"], "sockets": 0})
