@@ -22,7 +22,13 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
         script += text.replace(".venv/bin/", "")
     try:
         done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=140, check=False
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=140,
+            check=False,
         )
     finally:
         subprocess.run(

@@ -17,6 +17,7 @@ COMMANDS = {
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "kit": ("fieldstation.cli.kit:kit", "Small tools: files over sockets, MQTT, SQLite, Slack."),
     "stream": ("fieldstation.cli.stream:stream", "Stream camera frames live from acquisition files."),
+    "pipeline": ("fieldstation.cli.pipeline:pipeline", "Process messages in a graph of nodes on NATS JetStream."),
     "plugins": ("fieldstation.cli.plugins:plugins", "List drivers and other plugins, and why one does not load."),
     "station": ("fieldstation.cli.station:station", "Run a remote computer unattended, lose no reading."),
     "tokens": ("fieldstation.cli.tokens:tokens", "Create, list and revoke the tokens of users."),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from fieldstation.core.errors import StoreError
 from fieldstation.core.security import Principal, Role, authorize
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.control.background import Background
 from fieldstation.fleet.control.leases import Leases
+from fieldstation.fleet.control.probe import refuses
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.errors import BadRequestError, FleetError
 from fieldstation.fleet.model import Device, DeviceState, Health, Worker, WorkerState
@@ -29,22 +28,6 @@ GRIEF = (say.FAILURE, say.END)  # what holders hear of a lost device, as today's
 
 class NameTakenError(FleetError):
     """Another worker at {url} is connected under the name {name}. Give each worker a name of its own (--name)."""
-
-
-async def refuses(url: str) -> bool:
-    """Tell whether nobody listens at `url`: refused is proof, silence is not."""
-    parts = urlsplit(url)
-    try:
-        async with asyncio.timeout(1.0):
-            _, writer = await asyncio.open_connection(parts.hostname or "", parts.port or 80)
-    except ConnectionRefusedError:
-        return True
-    except (OSError, TimeoutError, ValueError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return False
 
 
 @dataclass(slots=True)

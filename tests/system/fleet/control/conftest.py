@@ -57,7 +57,9 @@ class FakeWorker:
 
     async def connect(self) -> FakeWorker:
         auth = {"worker": self.name, "token": self.token}
-        await self.sio.connect(self.control_url, auth=auth, namespaces=["/worker"], transports=["websocket"])
+        await self.sio.connect(
+            self.control_url, auth=auth, namespaces=["/worker"], transports=["websocket"], wait_timeout=20
+        )
         self.hello_answer = await self.hello()
         await self.reunite()
         return self
@@ -147,7 +149,7 @@ class Listener:
 
     async def connect(self, auth: Any = ..., transports: tuple[str, ...] = ("websocket",)) -> Listener:
         auth = {"client_id": self.name} if auth is ... else auth
-        await self.sio.connect(self.url, auth=auth, headers=self.headers, transports=list(transports))
+        await self.sio.connect(self.url, auth=auth, headers=self.headers, transports=list(transports), wait_timeout=20)
         return self
 
     def count(self, event: str, serial: str | None = None) -> int:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 GOOD = {"amount": 1, "name": "bob", "kind": "pulsecount", "args": {}}
 GOOD_SERIALS = {"serials": ["A1"], "name": "bob", "kind": "pulsecount", "args": {}}

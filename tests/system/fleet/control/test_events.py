@@ -10,7 +10,7 @@ import socketio
 
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def test_the_amount_is_told_on_connect_on_decrease_and_on_increase(api, control, worker, listeners):
@@ -91,7 +91,7 @@ async def test_a_socket_without_client_id_is_refused_with_the_reason(control):
         reasons = []
         sio.on("connect_error", reasons.append)
         with pytest.raises(socketio.exceptions.ConnectionError):
-            await sio.connect(control.url, auth=auth, transports=["websocket"])
+            await sio.connect(control.url, auth=auth, transports=["websocket"], wait_timeout=20)
         assert "client_id is missing" in str(reasons[0])
         await sio.disconnect()
     await session.close()
@@ -107,7 +107,7 @@ async def test_a_thousand_sockets_from_one_client_are_limited_and_others_still_g
     async def connect(sio: socketio.AsyncClient) -> bool:
         async with slots:
             try:
-                await sio.connect(control.url, auth={"client_id": "flood"}, transports=["websocket"])
+                await sio.connect(control.url, auth={"client_id": "flood"}, transports=["websocket"], wait_timeout=20)
             except socketio.exceptions.ConnectionError:
                 await sio.disconnect()
                 return False

@@ -125,7 +125,7 @@ async def main():
         if count == 2:
             print("back", flush=True)
     sio.on("connect", connect)
-    await sio.connect(url, auth={"client_id": "victim"}, transports=["websocket"])
+    await sio.connect(url, auth={"client_id": "victim"}, transports=["websocket"], wait_timeout=20)
     want = {"amount": 2, "name": "victim", "kind": "pulsecount", "args": {}}
     async with aiohttp.ClientSession() as session, session.get(url + "/reserve", json=want) as answer:
         print(await answer.text(), flush=True)

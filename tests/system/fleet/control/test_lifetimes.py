@@ -9,7 +9,7 @@ import pytest
 
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def held(api) -> list[str]:

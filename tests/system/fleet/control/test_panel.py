@@ -10,7 +10,7 @@ import pytest
 
 from fieldstation.testing import chromium
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 DOCUMENTED = [
     *("/available", "/devices", "/reserve", "/reserveserials", "/extend", "/extendall"),

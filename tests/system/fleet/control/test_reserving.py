@@ -9,7 +9,7 @@ import pytest
 
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def test_a_row_carries_both_dialects_and_the_lease_in_the_address(api, worker):

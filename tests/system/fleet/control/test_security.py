@@ -15,7 +15,7 @@ from fieldstation.core.security import Role, client_tls
 from fieldstation.fleet.store import Store
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture
@@ -168,6 +168,7 @@ async def test_pages_of_others_are_refused(api, control, worker):
                 auth={"client_id": "x"},
                 headers={"origin": "https://evil.example"},
                 transports=[transport],
+                wait_timeout=20,
             )
         await sio.disconnect()
     await session.close()
@@ -254,7 +255,7 @@ async def test_with_a_certificate_all_of_it_is_https(start, tmp_path):
         async with session.get(control.url + "/available") as response:
             assert await response.json() == {"amount": 0}
         sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=session)
-        await sio.connect(control.url, auth={"client_id": "x"}, transports=["websocket"])
+        await sio.connect(control.url, auth={"client_id": "x"}, transports=["websocket"], wait_timeout=20)
         await sio.disconnect()
         with pytest.raises(aiohttp.ClientError):
             await session.get(control.url.replace("https:", "http:") + "/available")

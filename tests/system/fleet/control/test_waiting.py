@@ -8,7 +8,7 @@ import pytest
 
 from fieldstation.testing import eventually
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 WANT = {"kind": "pulsecount", "args": {}}
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 import pytest
 import socketio
 
+from fieldstation.fleet.control.probe import refuses
 from fieldstation.testing import eventually, free_port
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(90)
 
 
 async def state_of(api, name: str = "bench") -> str:
@@ -31,7 +33,9 @@ async def test_hello_is_answered_with_all_leases_and_the_beat(api, worker):
 
 async def test_nothing_counts_before_hello(control):
     sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
-    await sio.connect(control.url, auth={"worker": "w"}, namespaces=["/worker"], transports=["websocket"])
+    await sio.connect(
+        control.url, auth={"worker": "w"}, namespaces=["/worker"], transports=["websocket"], wait_timeout=20
+    )
     answer = await sio.call("device", {"serial": "A1", "state": "available"}, namespace="/worker")
     assert answer["error"]["message"] == "The field event is wrong: say hello first."
     await sio.disconnect()
@@ -71,6 +75,23 @@ async def test_a_dead_worker_is_found_out_and_its_holders_hear_failure(start, wo
     assert await api.amount() == 0
     assert (await api.get("/devices"))[1] == []
     assert (await api.get("/api/fleet/reservations"))[1] == []
+
+
+async def test_a_port_refuses_when_every_address_of_the_name_does(monkeypatch):
+    """`localhost` is often ::1 and 127.0.0.1; both refusing is one error of a kind of its own in asyncio."""
+    port = free_port()
+    both = [(socket.AF_INET6, 1, 6, "", ("::1", port, 0, 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", port))]
+    loop = asyncio.get_running_loop()
+    real = loop.getaddrinfo
+
+    async def look_up(host, *rest, **options):
+        return both if host == "bench" else await real(host, *rest, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
+    assert await refuses(f"http://bench:{port}")
+    listening = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
+    assert not await refuses(f"http://bench:{port}")
+    listening.close()
 
 
 async def test_a_dead_worker_that_comes_back_offers_its_devices_again(api, control, worker, workers):

@@ -1,0 +1,121 @@
+"""A connection to NATS that says in one sentence why it cannot be made, and that comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.aio.transport
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import APIError, ServiceUnavailableError
+
+from fieldstation.core.log import mask
+from fieldstation.core.plugins import require
+from fieldstation.core.retry import Backoff, retry
+from fieldstation.core.security import client_tls
+from fieldstation.pipeline.config import Nats
+from fieldstation.pipeline.errors import BrokerError, BrokerRefusedError, NoJetStreamError
+
+log = logging.getLogger(__name__)
+
+RECONNECT_WAIT_S = 0.2  # between tries at the same server: a restarted broker is found well within a second
+PING_INTERVAL_S = 5.0  # a cut line without a reset is noticed after two unanswered pings
+
+Callback = Callable[[], Awaitable[None]]
+
+
+async def connect(
+    settings: Nats,
+    *,
+    name: str,
+    on_up: Callback | None = None,
+    on_down: Callback | None = None,
+    on_closed: Callback | None = None,
+) -> Client:
+    """Connect, trying for `start_timeout`; it reconnects for ever once it has been connected."""
+    shown = mask(settings.url)
+    if "ws://" in settings.url or "wss://" in settings.url:
+        aiohttp = require("aiohttp", extra="fleet", feature="NATS over WebSocket")
+        nats.aio.transport.aiohttp = aiohttp  # type: ignore[attr-defined]  # left out at import, see wire/__init__.py
+
+    async def report(error: Exception) -> None:
+        log.debug("nats: %s", error)
+
+    heard: list[Exception] = []  # why the tries failed: nats-py itself goes on trying, and only reports
+
+    async def attempt() -> Client:
+        async def note(error: Exception) -> None:
+            heard[:] = [error]
+            await report(error)
+
+        # Unlimited reconnects are meant for later; this first try has an end.
+        async with asyncio.timeout(3):
+            return await nats.connect(
+                servers=[_address(part) for part in settings.url.split(",") if part.strip()],
+                name=name,
+                error_cb=note,
+                reconnected_cb=on_up,
+                disconnected_cb=on_down,
+                closed_cb=on_closed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,
+                ping_interval=PING_INTERVAL_S,
+                connect_timeout=2,
+                allow_reconnect=True,
+                **_credentials(settings),
+            )
+
+    failures = (nats.errors.Error, OSError, TimeoutError)
+    try:
+        async with asyncio.timeout(settings.start_timeout):
+            return await retry(attempt, on=failures, backoff=Backoff(0.1, 1.0))
+    except failures as error:
+        reason = heard[0] if heard else error
+        if "authorization" in str(reason).lower() or isinstance(reason, nats.errors.AuthorizationError):
+            raise BrokerRefusedError(url=shown) from error
+        problem = mask(str(reason)) or f"nothing answered within {settings.start_timeout:g} s"
+        raise BrokerError(url=shown, problem=problem) from error
+
+
+async def require_jetstream(client: Client, url: str) -> None:
+    """Raise NoJetStreamError unless the server has JetStream for us; a cluster gets time to elect a leader."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while True:
+        try:
+            await client.jetstream(timeout=2).account_info()
+            return
+        except (ServiceUnavailableError, nats.errors.NoRespondersError, APIError) as error:
+            clustered = bool(getattr(client, "_server_info", {}).get("cluster"))
+            if not clustered or asyncio.get_running_loop().time() > deadline:
+                raise NoJetStreamError(url=mask(url)) from error
+        except (nats.errors.TimeoutError, TimeoutError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerError(url=mask(url), problem="JetStream does not answer") from error
+        await asyncio.sleep(0.2)
+
+
+def _address(part: str) -> str:
+    part = part.strip()
+    return part if "://" in part else f"nats://{part}"
+
+
+def _credentials(settings: Nats) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.user:
+        options |= {"user": settings.user, "password": settings.password}
+    if settings.token:
+        options["token"] = settings.token
+    if settings.credentials:
+        options["user_credentials"] = settings.credentials
+    if settings.ca or settings.certificate or "tls://" in settings.url:
+        options["tls"] = client_tls(
+            Path(settings.ca) if settings.ca else None,
+            Path(settings.certificate) if settings.certificate else None,
+            Path(settings.key) if settings.key else None,
+        )
+    return options

@@ -1,0 +1,6 @@
+from fieldstation import pipeline
+
+
+@pipeline.task
+async def echo(sdk, payload):
+    return payload
