@@ -12,6 +12,7 @@ from fieldstation.core.errors import FieldstationError
 # program -> its Debian package. `make test` installs what is missing when it runs as root (tools/system_packages.py).
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
+    "gcc": "build-essential",
     "icepack": "fpga-icestorm",
     "ip": "iproute2",
     "mosquitto": "mosquitto",

@@ -39,7 +39,7 @@ class AnswerCache:
 
     def _shrink(self) -> None:
         files = []
-        for path in self.folder.glob("*.json"):
+        for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process shrinks too
                 status = path.stat()
                 files.append((status.st_mtime, status.st_size, path))

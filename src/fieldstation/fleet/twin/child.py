@@ -1,12 +1,13 @@
 """A process that answers one bitstream after another, with the chip's tables loaded once.
 
-Reads JSON lines `{"file": <path>, "conditions": {...}, "sampled": bool}` from stdin, writes one JSON line for each.
-Its parent sets time limits by killing it; the memory ceiling that it sets on itself holds for the compiler and the
+Reads JSON lines `{"folder": <with design.bin>, "conditions": {...}, "sampled": bool}` from stdin, writes one JSON line
+for each. Its parent sets time limits by killing it; the memory ceiling that it sets on itself holds for the compiler and the
 program it starts too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import signal
@@ -18,6 +19,8 @@ from fieldstation.fleet.twin.evaluate import evaluate
 from fieldstation.fleet.twin.model import Conditions, unknown
 from fieldstation.fleet.twin.netlist import Pin, load_icebox
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main() -> None:
     """Answer until stdin ends."""
@@ -25,6 +28,7 @@ def main() -> None:
     ceiling = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left to hear the answer
     load_icebox()
     for line in sys.stdin:
         job = json.loads(line)
@@ -32,7 +36,7 @@ def main() -> None:
         for key in ("clock_pin", "counted_pin"):
             conditions[key] = Pin(*conditions[key])
         try:
-            answer = evaluate(Path(job["file"]).read_bytes(), Conditions(**conditions), job["sampled"])
+            answer = evaluate(Path(job["folder"]), Conditions(**conditions), job["sampled"])
         except MemoryError:
             answer = unknown("too_large", f"the design needs more than {ceiling >> 20} MiB")
         except Exception as error:

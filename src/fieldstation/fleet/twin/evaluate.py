@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from fieldstation.fleet.twin.logic import Cone, cone
@@ -28,10 +27,9 @@ def find_tools() -> None:
     icebox_folder()
 
 
-def read(bitstream: bytes, folder: Path, conditions: Conditions) -> Netlist:
-    """Unpack and decode; raises UndecodableError for what is no bitstream."""
+def read(folder: Path, conditions: Conditions) -> Netlist:
+    """Unpack and decode `design.bin` in `folder`; raises UndecodableError for what is no bitstream."""
     packed, ascii_file = folder / "design.bin", folder / "design.asc"
-    packed.write_bytes(bitstream)
     done = subprocess.run(["iceunpack", packed, ascii_file], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
@@ -42,18 +40,19 @@ def read(bitstream: bytes, folder: Path, conditions: Conditions) -> Netlist:
         raise UndecodableError(f"icebox: {type(error).__name__} {error}") from error
 
 
-def evaluate(bitstream: bytes, conditions: Conditions, sampled: bool = False) -> Answer:
-    """Count the pin's edges, or sample its level; never raises for anything that is in the bitstream."""
-    with tempfile.TemporaryDirectory(prefix="twin-") as name:
-        folder = Path(name)
-        try:
-            logic = cone(read(bitstream, folder, conditions))
-        except UndecodableError as error:
-            return unknown("undecodable", str(error))
-        if logic.unknown is not None:
-            return unknown(*logic.unknown)
-        arguments = _sampling(conditions) if sampled else [round(conditions.clock_hz * conditions.window_s)]
-        numbers = run(logic, folder, arguments)
+def evaluate(folder: Path, conditions: Conditions, sampled: bool = False) -> Answer:
+    """Count the pin's edges, or sample its level, for `design.bin` in the scratch `folder`.
+
+    Never raises for anything that is in the bitstream.
+    """
+    try:
+        logic = cone(read(folder, conditions))
+    except UndecodableError as error:
+        return unknown("undecodable", str(error))
+    if logic.unknown is not None:
+        return unknown(*logic.unknown)
+    arguments = _sampling(conditions) if sampled else [round(conditions.clock_hz * conditions.window_s)]
+    numbers = run(logic, folder, arguments)
     if numbers is None:
         return unknown("unstable", "the logic never comes to rest after a clock edge")
     return Answer(None, samples=numbers) if sampled else Answer(numbers[0], period=numbers[1])

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/prctl.h>
 
 typedef unsigned char bit;
 enum { STATE = @STATE@, RAMS = @RAMS@ };
@@ -57,6 +59,7 @@ static inline void ram_write(int ram, int mode, int address, int data, int mask)
 int main(int argc, char **argv)
 {
     unsigned long long cycles = strtoull(argv[1], 0, 10), t;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* who started it is gone: nobody wants the answer */
     rest();
     if (argc == 3) {
         unsigned long long most = strtoull(argv[2], 0, 10);

@@ -46,8 +46,9 @@ def inspect(path: Path, conditions: Conditions | None = None) -> Inspection:
     find_tools()
     with tempfile.TemporaryDirectory(prefix="twin-") as name:
         folder = Path(name)
+        (folder / "design.bin").write_bytes(path.read_bytes())
         try:
-            netlist = read(path.read_bytes(), folder, conditions)
+            netlist = read(folder, conditions)
         except UndecodableError as error:
             raise NoBitstreamError(path=path, problem=error) from error
         logic = cone(netlist)

@@ -26,7 +26,7 @@ def cone(netlist: Netlist) -> Cone:
     gate_of: dict[int, Gate] = {carry.output: carry for carry in netlist.carries}
     gate_of |= {lut.output: lut for lut in netlist.luts}
     walk = _Walk(gate_of, netlist)
-    problem = next((u for u in netlist.unsupported if u.reason == "floating_pin"), None)
+    problem = netlist.pin_unknown
     while walk.roots and problem is None:
         problem = walk.visit(walk.roots.pop())
     return Cone(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from fieldstation.fleet.twin.netlist import CLOCK_PIN, COUNTED_PIN, Pin
 
+MODEL = 2  # raised when the twin's answers change, so that answers kept by an older one are not used
 BITSTREAM_BYTES = 104_090  # iCE40UP5K, without comment header
 
 
@@ -30,7 +31,7 @@ class Conditions:
 
     def digest(self, bitstream: bytes, sampled: bool) -> str:
         """Return the name under which the answer for `bitstream` is kept: SHA-256 of it and of what is asked."""
-        asked = json.dumps({**asdict(self), "sampled": sampled}, sort_keys=True).encode()
+        asked = json.dumps({**asdict(self), "sampled": sampled, "model": MODEL}, sort_keys=True).encode()
         return hashlib.sha256(bitstream + asked).hexdigest()
 
 
@@ -39,8 +40,8 @@ class Answer:
     """What the board would say: rising edges in the window, or ADC samples (0 to 4095); or why that cannot be known.
 
     `reason` is empty or one of `undecodable`, `floating_pin`, `undriven_net`, `combinational_loop`, `pll`,
-    `hard_block`, `ddr_pin`, `tristate_pin`, `unstable`, `too_long`, `too_large`. `period` is the number of clock
-    cycles after which the design repeats, 0 when it did not within the window.
+    `hard_block`, `ddr_pin`, `tristate_pin`, `unstable`, `too_long`, `too_large`, `twin_failed`. `period` is the number
+    of clock cycles after which the design repeats, 0 when it did not within the window.
     """
 
     pulses: int | None

@@ -120,6 +120,7 @@ class Netlist:
     pins_in: list[Pin] = field(default_factory=list)
     pins_out: list[Pin] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
+    pin_unknown: Unsupported | None = None  # why nothing can be said of the counted pin, whatever drives it
 
     @property
     def clocked(self) -> list[FlipFlop | Port]:
@@ -257,7 +258,8 @@ class _Decoder:
         netlist.clock = self._net(clock.x, clock.y, f"io_{clock.pad}/D_IN_0")
         pad = self.net_of.get((counted.x, counted.y, f"io_{counted.pad}/PAD"))
         if pad is None:
-            netlist.unsupported.append(Unsupported("floating_pin", f"nothing drives the counted pin {counted}"))
+            special = next((u for u in netlist.unsupported if u.detail.startswith(f"{counted} ")), None)
+            netlist.pin_unknown = special or Unsupported("floating_pin", f"nothing drives the counted pin {counted}")
         netlist.counted = 0 if pad is None else pad
 
     def _pin(self, netlist: Netlist, pin: Pin, kind: str, negative: bool) -> None:
@@ -270,6 +272,7 @@ class _Decoder:
         netlist.pins_out.append(pin)
         if kind[4:] != "10":
             netlist.unsupported.append(Unsupported("tristate_pin", f"{pin} has an output enable"))
+            return
         data = self._net(x, y, f"io_{i}/D_OUT_0", 0)
         if kind[2:4] == "01":
             self.net_of[x, y, f"io_{i}/PAD"] = data

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from fieldstation.fleet.twin.cache import AnswerCache
 from fieldstation.fleet.twin.evaluate import find_tools
@@ -78,7 +79,10 @@ class Twin:
         async with self._child() as child:
             answer = await child.evaluate(bitstream, self.conditions, sampled)
         if answer.reason not in _PASSING:
-            await asyncio.to_thread(self.cache.put, digest, answer)
+            try:
+                await asyncio.to_thread(self.cache.put, digest, answer)
+            except OSError as error:  # a full disk costs time at the next asking, not this answer
+                log.warning("the twin's answer is not kept: %s", error)
         return answer
 
     @contextlib.asynccontextmanager
@@ -98,12 +102,12 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def evaluate(self, bitstream: bytes, conditions: Conditions, sampled: bool) -> Answer:
-        with tempfile.NamedTemporaryFile(prefix="twin-", suffix=".bin") as file:
-            file.write(bitstream)
-            file.flush()
+        # Ours, not the child's: it goes too when the child has to be killed.
+        with tempfile.TemporaryDirectory(prefix="twin-", ignore_cleanup_errors=True) as folder:
+            (Path(folder) / "design.bin").write_bytes(bitstream)
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
-                    return await self._ask({"file": file.name, "conditions": asdict(conditions), "sampled": sampled})
+                    return await self._ask({"folder": folder, "conditions": asdict(conditions), "sampled": sampled})
             except TimeoutError:
                 await self.kill()
                 return unknown("too_long", f"no answer within {self._limits.timeout_s:g} s")
