@@ -14,7 +14,8 @@ BITS = 16
 
 # Each gene is the content of one look-up table: all zeros or all ones, whatever its input. The counter runs from 0 to
 # the number that the genes spell; then the output turns over.
-GENE = "(* keep *) SB_LUT4 #(.LUT_INIT(16'h0000)) gene{n} (.O(top[{n}]), .I0(count[{n}]), .I1(1'b0), .I2(1'b0), .I3(1'b0));"
+GENE = """(* keep *) SB_LUT4 #(.LUT_INIT(16'h0000))
+    gene{n} (.O(top[{n}]), .I0(count[{n}]), .I1(1'b0), .I2(1'b0), .I3(1'b0));"""
 DESIGN = """module divider(input clk, output reg out = 0);
 (* keep *) wire [{last}:0] top;
 reg [{last}:0] count = 0;
@@ -39,8 +40,8 @@ def main() -> None:
             ],
         ):
             subprocess.run(command, cwd=folder, check=True)
-        cells = json.loads((folder / "placed.json").read_text())["modules"]["divider"]["cells"]
-        places = [place(cells, n) for n in range(BITS)]
+        (module,) = json.loads((folder / "placed.json").read_text())["modules"].values()
+        places = [place(module["cells"], n) for n in range(BITS)]
         # No time stamp in the archive: the same tools make the same file.
         (HERE / "template.asc.gz").write_bytes(gzip.compress((folder / "divider.asc").read_bytes(), 9, mtime=0))
     (HERE / "genes.json").write_text(json.dumps(places) + "\n")

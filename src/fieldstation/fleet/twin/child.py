@@ -1,8 +1,8 @@
 """A process that answers one bitstream after another, with the chip's tables loaded once.
 
 Reads JSON lines `{"folder": <with design.bin>, "conditions": {...}, "sampled": bool}` from stdin, writes one JSON line
-for each. Its parent sets time limits by killing it; the memory ceiling that it sets on itself holds for the compiler and the
-program it starts too.
+for each. Its parent sets time limits by killing it; the memory ceiling that it sets on itself holds for the compiler
+and the program it starts too.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.system.fleet.twin.conftest import BOARDS, DATA, TwinFleet, circuits, design
+from tests.system.fleet.twin.conftest import BOARDS, DATA, ROOT, TwinFleet, circuits, design
 
 from fieldstation.fleet import EvaluationFailed, PulseCountClient, VarMaxClient
 from fieldstation.testing import program
@@ -87,6 +87,17 @@ def wide() -> dict[str, str]:
     import os
 
     return {**os.environ, "COLUMNS": "200"}
+
+
+@pytest.mark.timeout(300)
+def test_example_search_reaches_its_target_and_draws_its_way_there(fleet: TwinFleet, tmp_path: Path) -> None:
+    script, picture = ROOT / "examples/evolve/evolve.py", tmp_path / "fitness.png"
+    options = ["--control", fleet.url, "--boards", str(BOARDS), "--png", picture]
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    generations = done.stdout.splitlines()
+    assert 2 <= len(generations) <= 12
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_answers_are_kept_on_disk_and_nothing_else_is(fleet: TwinFleet) -> None:
