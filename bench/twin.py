@@ -154,7 +154,7 @@ def measure() -> list[Row]:
         return [
             Row("unseen bitstream, one core, start to end", f"{ours:.2f} s CPU", limit,
                 ours / (build + run) if have else None, "at most 8 s, aim 1 s"),
-            Row("seen bitstream, without transport", f"{asyncio.run(seen(folder)) * 1e3:.2f} ms", "", None, "at most 50 ms"),
+            Row("seen bitstream, no transport", f"{asyncio.run(seen(folder)) * 1e3:.2f} ms", "", None, "at most 50 ms"),
             Row("48 M cycles of a 32-bit LFSR (no period)", f"{window(folder):.2f} s CPU", "", None, "at most 2.5 s"),
             Row(f"population of {POPULATION} unseen on {cores} cores", f"{all_cores:.1f} s",
                 f"{one:.1f} s on one core", all_cores / one, "uses all cores"),
