@@ -6,6 +6,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 UV = .tools/bin/uv
 PYTEST = $(BIN)/pytest -q
+# Without bytecode on disk every one of the hundred processes that the tests start would compile its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 # uv asks no settings of pip's; see docs/how-to/private-index.md for the ones it does ask.
 export UV_PYTHON_DOWNLOADS = never
 # The certificates of the machine: a lab behind a proxy has its own.

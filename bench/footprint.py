@@ -27,6 +27,10 @@ def measure() -> list[Row]:
     for statement, promise in [
         ("import fieldstation", "< 50 ms, < 16 MB"),
         ("import fieldstation.cli.main", ""),
+        ("import fieldstation.kit", "< 30 ms more than bare"),
+        ("import fieldstation.kit.mqtt_outbox", "< 25 MB"),
+        ("import fieldstation.flow.light", "< 30 MB"),
+        ("import prefect.workers.process", "the worker it stands in for"),
     ]:
         ours, bare, ratio = alternate(lambda s=statement: seconds(s), lambda: seconds("pass"), rounds=15)
         rows.append(Row(f"`{statement}`: time", f"{ours * 1e3:.0f} ms", f"{bare * 1e3:.0f} ms, bare", ratio, promise))

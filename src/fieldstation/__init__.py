@@ -14,6 +14,7 @@ _NAMES = {
         "get_logger logger publish_message receive_file receive_file_name receive_file_size send_file send_file_name "
         "send_file_size send_slack_message subscribe_topic"
     ),
+    "fieldstation.flow": "example_shell_command_flow request_slack_approval run_command_on_worker",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 

@@ -47,6 +47,7 @@ def _settings(
     ca: Path | None,
     certificate: Path | None,
     key: Path | None,
+    **more: Any,
 ) -> MqttSettings:
     from fieldstation.kit.mqtt_model import settings_from_environment, tls_context
 
@@ -54,7 +55,7 @@ def _settings(
     given = {name: value for name, value in given.items() if value is not None}
     if tls or ca is not None or certificate is not None:
         given["tls"] = tls_context(ca, certificate, key)
-    return settings_from_environment(**given, client_id=client_id, version="5" if mqtt5 else "3.1.1")
+    return settings_from_environment(**given, client_id=client_id, version="5" if mqtt5 else "3.1.1", **more)
 
 
 @mqtt.command()
@@ -70,10 +71,12 @@ def publish(
 ) -> None:
     """Send PAYLOAD to TOPIC and end when the broker has acknowledged it."""
     from fieldstation.kit.mqtt import MqttClient
+    from fieldstation.kit.mqtt_model import check_topic
     from fieldstation.kit.mqtt_outbox import MqttOutbox
 
     level: Any = qos
-    settings = _settings(**broker)
+    check_topic(topic)
+    settings = _settings(**broker, connect_timeout_s=min(timeout_s, 10.0))
 
     async def send() -> str:
         if outbox is None:

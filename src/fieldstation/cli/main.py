@@ -15,7 +15,9 @@ from fieldstation.core.errors import FieldstationError
 COMMANDS = {
     "demo": ("fieldstation.cli.demo:demo", "Everything, simulated, on this machine."),
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
+    "flow": ("fieldstation.cli.flow:flow", "Orchestrate with Prefect, run approved commands on workers."),
     "kit": ("fieldstation.cli.kit:kit", "Small tools: files over sockets, MQTT, SQLite, Slack."),
+    "approvals": ("fieldstation.cli.approvals:approvals", "Look at requests for approval and answer them."),
     "stream": ("fieldstation.cli.stream:stream", "Stream camera frames live from acquisition files."),
     "pipeline": ("fieldstation.cli.pipeline:pipeline", "Process messages in a graph of nodes on NATS JetStream."),
     "plugins": ("fieldstation.cli.plugins:plugins", "List drivers and other plugins, and why one does not load."),

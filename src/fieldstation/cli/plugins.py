@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import click
@@ -16,7 +15,7 @@ def plugins(as_json: bool) -> None:
     """List what entry points offer: drivers, states, sources, procedures, uplinks, nodes, approvers."""
     found = listing()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=1))
+        click.echo(json.dumps([plugin._asdict() for plugin in found], indent=1))
         return
     from rich.console import Console
     from rich.table import Table

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fieldstation.cli import stream_client, stream_files
+from fieldstation.cli import stream_client, stream_files, stream_ublox
 from fieldstation.core import log
 from fieldstation.core.plugins import require
 
@@ -106,5 +106,5 @@ def simulate(data_dir: Path, **options: Any) -> None:
     asyncio.run(load("sources", "hashpipe")(data_dir, **options))
 
 
-for _command in (*stream_client.COMMANDS, *stream_files.COMMANDS):
+for _command in (*stream_client.COMMANDS, *stream_files.COMMANDS, stream_ublox.ublox):
     stream.add_command(_command)

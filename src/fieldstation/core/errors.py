@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import ClassVar
 
 
@@ -27,6 +26,8 @@ class FieldstationError(Exception):
         # Under `python -OO` there are no docstrings; the code and the fields are then all there is to say.
         if not type(self).__doc__:
             return f"{self.code} {self.fields or ''}".strip()
+        import inspect  # when there is something to say; it costs as much as the rest of this package to import
+
         paragraph = inspect.cleandoc(type(self).__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
         return paragraph.format_map(_Fields(self.fields))
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldstation.core.errors import FieldstationError, MissingExtraError
 
@@ -29,8 +28,7 @@ class AmbiguousPluginError(FieldstationError):
     """There is more than one {kind} named {name!r}: {distributions}. Uninstall all but one of these packages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One entry point: its group without the `fieldstation.` prefix, its name and where it comes from."""
 
     group: str

@@ -5,7 +5,9 @@ from fieldstation.core.plugins import lazy_names
 _NAMES = {
     "AbstractEventHandler": "fieldstation.fleet.blocking.handlers",
     "AbstractState": "fieldstation.fleet.states",
+    "BaseClient": "fieldstation.fleet.blocking.client",
     "BalancedBatchFactory": "fieldstation.fleet.client.window",
+    "Evaluation": "fieldstation.fleet.client.evaluation",
     "Event": "fieldstation.fleet.client.events",
     "EvaluationFailed": "fieldstation.fleet.client.evaluation",
     "EventServer": "fieldstation.fleet.blocking.server",

@@ -89,7 +89,11 @@ class Changes:
         if self.trial is not None or not self._has_changed():
             return "none"
         for foreign in StateInterface.load().pending_configs:
-            step = self._take(foreign)
+            try:
+                step = self._take(foreign)
+            except Exception:
+                self._stamp = None  # looked at again: it is still pending
+                raise
             if self._is_preparing():
                 # It stays pending until it is decided, so a power cut only costs the preparation.
                 break

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fieldstation.core.errors import StoreError
 from fieldstation.station.agent import SUPERVISED, MessagingAgent, WriterLine, made_under
 from fieldstation.station.changes import Changes, Step
 from fieldstation.station.config import Config
@@ -50,11 +51,12 @@ class Station:
         self._config = self._load_config()
         made_under(self._config.general.config_revision)
         self._agent = MessagingAgent(deadline_s=60.0)
-        self._logger = Logger(self._config, "main", agent=self._agent)
+        self._logger = Logger(self._config, "main")
         self._supervisor: Supervisor | None = None
         self._since = self._calm_since = time.monotonic()
         self._deaths_seen = 0
         self._next_house = time.monotonic() + 60.0
+        self._draining = False  # then the watchdog is fed meanwhile: to drain takes minutes
 
     def _load_config(self) -> Config:
         try:
@@ -84,6 +86,10 @@ class Station:
         orphans = reap_orphans(self._run_dir)
         self._writer.keep()
         self._writer.wait_ready()
+        # In a thread of its own: the main loop stores messages too, and must not wait for a writer it would start.
+        over = threading.Event()
+        keeper = threading.Thread(target=self._keep_writer, args=(over,), name="writer-keeper", daemon=True)
+        keeper.start()
         if orphans:
             self._logger.warning(f"ended processes that a killed supervisor left behind: {orphans}")
         health = HealthServer(self._config.health.port, self.snapshot)
@@ -94,6 +100,8 @@ class Station:
             health.close()
             (self._run_dir / "health.json").unlink(missing_ok=True)
             self._logger.teardown()
+            over.set()
+            keeper.join()
             self._writer.end()
 
     def _work(self, health: HealthServer) -> Step:
@@ -106,7 +114,7 @@ class Station:
         self._register_uplinks()
         Updater(self._config).remove_old_venvs()
         self._logger.info(f"station {self._config.general.system_identifier} starts with the process id {os.getpid()}")
-        self._agent.add_message(ConfigMessageBody(status="startup", config=self._config.to_foreign_config()))
+        self._tell_startup()
         step = self._start(changes)
         print(f"ready {health.url}", flush=True)  # noqa: T201 - the line that says so on standard output
         self._systemd.say("READY=1")
@@ -121,10 +129,17 @@ class Station:
             self._end(drain=step != "switch")
         return step
 
+    def _tell_startup(self) -> None:
+        try:
+            self._agent.add_message(ConfigMessageBody(status="startup", config=self._config.to_foreign_config()))
+        except StoreError as error:
+            # A full disk is no reason not to start: what is queued still has to be sent.
+            self._logger.error(f"the start could not be told: {error}")
+
     def _pass(self, changes: Changes) -> Step:
         try:
             return self._once(changes)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:
             # Nothing may end the loop that keeps everything else alive; it goes on, slower, and tells.
             self._logger.exception(error, label="Exception in main loop")
             self._stopping.wait(1.0)
@@ -135,7 +150,6 @@ class Station:
         self._wait()
         if self._stopping.is_set():
             return "none"
-        self._writer.keep()
         self._supervisor.tend()
         self._systemd.alive()
         self._keep_house()
@@ -161,7 +175,7 @@ class Station:
             changes.give_up(str(error))
             self._config = self._project.load_config()
         made_under(self._config.general.config_revision)
-        self._logger = Logger(self._config, "main", agent=self._agent)
+        self._logger = Logger(self._config, "main")
         changes.config_is(self._config, self._logger)
         self._register_uplinks()
 
@@ -224,18 +238,15 @@ class Station:
 
     def _end(self, *, drain: bool) -> None:
         if self._supervisor is not None:
-            keeping = threading.Event()
-            # Who drains still needs the writer, and the writer may die meanwhile.
-            keeper = threading.Thread(target=self._keep_writer, args=(keeping,), daemon=True)
-            keeper.start()
+            self._draining = True
             self._supervisor.end(drain=drain)
-            keeping.set()
-            keeper.join()
+            self._draining = False
 
-    def _keep_writer(self, until: threading.Event) -> None:
-        while not until.wait(0.2):
+    def _keep_writer(self, over: threading.Event) -> None:
+        while not over.wait(0.1):
             self._writer.keep()
-            self._systemd.alive()
+            if self._draining:
+                self._systemd.alive()
 
     def _keep_house(self) -> None:
         if time.monotonic() >= self._next_house:

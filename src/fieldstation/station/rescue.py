@@ -17,7 +17,8 @@ from fieldstation.station.store import NewRow, Store, open_for_writing
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 4_000_000
-DROP_AT_ONCE = 2_000
+DROP_AT_ONCE = 50
+STEPS = 20
 CHECK_BELOW_BYTES = 16_000_000
 _FULL = {sqlite3.SQLITE_FULL}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -31,8 +32,7 @@ def is_full(error: sqlite3.Error, folder: Path) -> bool:
     """Say whether `error` comes of a full disk. Where the log cannot grow SQLite only says `disk I/O error`."""
     if _code(error) in _FULL:
         return True
-    room = os.statvfs(folder)
-    return _code(error) == sqlite3.SQLITE_IOERR and room.f_bavail * room.f_frsize < BALLAST_BYTES
+    return _code(error) == sqlite3.SQLITE_IOERR and _free_bytes(folder) < BALLAST_BYTES
 
 
 def is_corrupt(error: BaseException | None) -> bool:
@@ -46,31 +46,58 @@ class Ballast:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def fill(self) -> None:
-        """Take the room, as far as there is enough."""
-        room = os.statvfs(self._path.parent)
-        if room.f_bavail * room.f_frsize < 4 * BALLAST_BYTES:
+    def __bool__(self) -> bool:
+        return self._path.exists()
+
+    def fill(self, size: int = BALLAST_BYTES, spare: int = 3 * BALLAST_BYTES) -> None:
+        """Take `size` bytes, if `spare` are left then; with less room take what there is beyond that."""
+        size = min(size, _free_bytes(self._path.parent) - spare)
+        if self._path.exists() or size < BALLAST_BYTES // 8:
             return
         with contextlib.suppress(OSError), self._path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+            os.posix_fallocate(file.fileno(), 0, size)
 
-    def make_room(self, connection: sqlite3.Connection, store: Store) -> bool:
-        """Give up the ballast and drop delivered messages; returns whether that made room in the store."""
+    @contextlib.contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Give up the room while the block runs."""
+        held = self._path.stat().st_size if self._path.exists() else 0
         self._path.unlink(missing_ok=True)
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            dropped = store.drop_delivered(DROP_AT_ONCE)
-            connection.execute("COMMIT")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            yield
+        finally:
+            self.fill(held or BALLAST_BYTES, spare=0)
+
+    def make_room(self, connection: sqlite3.Connection, store: Store) -> bool:
+        """Give up the ballast, fold the write-ahead log away, drop delivered messages; returns whether that helped."""
+        held = self._path.stat().st_size if self._path.exists() else 0
+        self._path.unlink(missing_ok=True)
+        dropped = 0
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            # In small steps, each folded away before the next: the log of one big one would not fit.
+            for _ in range(STEPS):
+                connection.execute("BEGIN IMMEDIATE")
+                gone = store.drop_delivered(DROP_AT_ONCE)
+                connection.execute("COMMIT")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                dropped += gone
+                if gone < DROP_AT_ONCE:
+                    break
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             log.error("the disk is full and nothing could be dropped: %s", error)
-            return False
         if dropped:
             log.error("the disk is full: %d delivered messages were dropped from the archive", dropped)
-            self.fill()
-        return dropped > 0
+        # Taken back before anything more is stored: without it nothing could ever be dropped again. What was dropped
+        # left its room inside the store; outside, only the write-ahead log needs some.
+        self.fill(held or BALLAST_BYTES, spare=BALLAST_BYTES // 4 if dropped else 0)
+        return dropped > 0 or (bool(self) and _free_bytes(self._path.parent) > BALLAST_BYTES // 8)
+
+
+def _free_bytes(folder: Path) -> int:
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
 
 
 def open_or_rescue(path: Path, notes: list[str]) -> sqlite3.Connection:

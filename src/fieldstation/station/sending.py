@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 
 from fieldstation.core import plugins
@@ -61,7 +62,7 @@ async def _live(loop: SendLoop, teardown_indicator: threading.Event) -> None:
     main = asyncio.create_task(loop.run())
     give_back()
     # To end without draining loses nothing: what is queued is on the disk, and the next process goes on with it.
-    asyncio.get_running_loop().add_signal_handler(END_NOW, main.cancel)
+    asyncio.get_running_loop().add_signal_handler(END_NOW, loop.end_soon)
     told: dict[str, object] = {}
     while not main.done():
         if teardown_indicator.is_set():
@@ -73,5 +74,7 @@ async def _live(loop: SendLoop, teardown_indicator: threading.Event) -> None:
         else:
             heartbeat.beat()
         await asyncio.wait([main], timeout=_REPORT_EVERY_S)
-    if not main.cancelled():
-        await main
+    await main
+    if loop.unforgotten:
+        # The supervisor died and its writer with it: nobody will answer the thread that waits for it.
+        os._exit(0)

@@ -38,6 +38,8 @@ class QueueRow(NamedTuple):
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Open the store, adopt a queue of today's stations that lies there, and bring the schema up to date."""
     connection = connect(path, timeout_s=30.0)
+    # Some builds overwrite what they delete, which costs as much log as writing it did: too much on a full disk.
+    connection.execute("PRAGMA secure_delete=OFF")
     old = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'QUEUE' COLLATE NOCASE").fetchone()
     fresh = connection.execute("PRAGMA user_version").fetchone()[0] == 0
     steps = numbered(Path(__file__).parent / "sql")

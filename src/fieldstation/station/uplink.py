@@ -16,6 +16,7 @@ from fieldstation.station.outbox import Outbox
 from fieldstation.station.store import QueueRow
 
 OFFLINE_DRAIN_S = 10.0  # at a stop, how long a line that is down may take to come back
+LAST_WORDS_S = 2.0
 LOOK_AGAIN_S = 30.0  # a safety net below the writer's news
 
 
@@ -65,6 +66,7 @@ class SendLoop:
         self._wake = asyncio.Event()
         self._flush = asyncio.Event()
         self._teardown_at: float | None = None
+        self._ending_at: float | None = None
         self._last_online = 0.0
         self.delivered = 0
         self.parked = 0
@@ -75,6 +77,20 @@ class SendLoop:
         if self._teardown_at is None:
             self._teardown_at = self._last_online = self._clock()
         self._wake.set()
+
+    def end_soon(self) -> None:
+        """Send nothing more, take in what is acknowledged within two seconds, then return from `run`.
+
+        A restart then repeats little of what was just sent. What is left stays in the outbox.
+        """
+        if self._ending_at is None:
+            self._ending_at = self._clock()
+        self._wake.set()
+
+    @property
+    def unforgotten(self) -> bool:
+        """Whether acknowledged deliveries could not be deleted, because the writer is gone."""
+        return bool(self._acknowledged or self._forgetting)
 
     def status(self) -> dict[str, object]:
         """Return what `station status` shows of this loop."""
@@ -94,7 +110,7 @@ class SendLoop:
             sending: set[asyncio.Task[None]] = set()
             while not self._drained(self._fill(group, sending)):
                 self._wake.clear()
-                settled = self._teardown_at is None and self._uplink.connected
+                settled = self._teardown_at is None and self._ending_at is None and self._uplink.connected
                 timeout_s = LOOK_AGAIN_S if settled else 0.25
                 try:
                     async with asyncio.timeout(timeout_s):
@@ -103,7 +119,7 @@ class SendLoop:
                     continue
             for task in sending:
                 task.cancel()
-            while self._acknowledged or self._forgetting:
+            while self.unforgotten and not self._over(LAST_WORDS_S):
                 self._flush.set()
                 await asyncio.sleep(0.01)
             for task in helpers:
@@ -113,7 +129,11 @@ class SendLoop:
         """Put rows on their way; returns whether there were any."""
         room = self._max_parallel - len(self._inflight)
         # Rows are fetched by the handful: one look for each freed place would cost more than the sending.
-        if not self._uplink.connected or (self._inflight and room < (self._max_parallel + 1) // 2):
+        if (
+            self._ending_at is not None
+            or not self._uplink.connected
+            or (self._inflight and room < (self._max_parallel + 1) // 2)
+        ):
             return bool(self._inflight)
         rows = self._next_rows(room)
         for row in rows:
@@ -174,7 +194,12 @@ class SendLoop:
         async for _ in self._outbox.news():
             self._wake.set()
 
+    def _over(self, seconds: float) -> bool:
+        return self._ending_at is not None and self._clock() - self._ending_at >= seconds
+
     def _drained(self, busy: bool) -> bool:
+        if self._ending_at is not None:
+            return not self._inflight or not self._uplink.connected or self._over(LAST_WORDS_S)
         if self._teardown_at is None:
             return False
         now = self._clock()

@@ -55,6 +55,7 @@ class Writer:
         self._commit_s = 0.001
         self._crowd = 1  # producers in the last round: so many are likely to come back at once
         self._days = DayFiles(folder / "messages")
+        self._staged: list[tuple[float, str]] = []  # in the transaction that is open
         self._to_file: list[tuple[float, str]] = []  # stored, and not yet in the file of the day
         self._open()
 
@@ -117,7 +118,9 @@ class Writer:
 
     def _write_files(self) -> None:
         if self._to_file:
-            self._days.append(self._to_file)
+            # On a full disk the store needs what room there is; the files are made whole from it later.
+            if self._ballast:
+                self._days.append(self._to_file)
             self._to_file = []
 
     def _collect(self, listener: socket.socket, timeout_s: float, requests: list[tuple[Client, Any]]) -> None:
@@ -180,7 +183,7 @@ class Writer:
         # Thought to be new; when one is not (a producer's second try), each request is done alone.
         rows = [row for _, request in requests for row in _rows(request)]
         self._store.append(rows)
-        self._to_file += [(row.timestamp, row.body) for row in rows]
+        self._staged += [(row.timestamp, row.body) for row in rows]
         return [["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests]
 
     def _alone(self, client: Client, request: Any) -> Any:
@@ -188,9 +191,13 @@ class Writer:
             try:
                 return self._transaction(lambda: ["ok", self._do(client, request)])
             except sqlite3.Error as error:
-                if not self._mended(error):
+                if self._mended(error):
+                    return self._transaction(lambda: ["ok", self._do(client, request)])
+                if request[0] == "add" or not rescue.is_full(error, self._folder):
                     raise
-                return self._transaction(lambda: ["ok", self._do(client, request)])
+                # An acknowledgement is what makes room: it may use the last of it.
+                with self._ballast.given_up():
+                    return self._transaction(lambda: ["ok", self._do(client, request)])
         except sqlite3.Error as error:
             code = "full" if rescue.is_full(error, self._folder) else "store"
             log.error("a request was refused: %s", error)
@@ -209,6 +216,7 @@ class Writer:
         return False
 
     def _transaction(self, work: Callable[[], Any]) -> Any:
+        self._staged = []
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             result = work()
@@ -219,6 +227,7 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):
                 self._store.reload()
             raise
+        self._to_file += self._staged
         return result
 
     def _do(self, client: Client, request: Any) -> Any:
@@ -227,7 +236,7 @@ class Writer:
             case "add":
                 rows = _rows(request)
                 if (new := self._store.add(rows)) == len(rows):
-                    self._to_file += [(row.timestamp, row.body) for row in rows]
+                    self._staged += [(row.timestamp, row.body) for row in rows]
                 return new
             case "done":
                 return self._store.done(*given)

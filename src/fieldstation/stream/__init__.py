@@ -7,11 +7,13 @@ __getattr__ = lazy_names(
     "stream",
     {
         "AioDaqDataClient": "fieldstation.stream.client",
+        "AioUbloxControlClient": "fieldstation.stream.ublox_client",
         "DaqDataClient": "fieldstation.stream.blocking",
         "Frame": "fieldstation.stream.model",
         "PanoImagePreviewer": "fieldstation.stream.plot",
         "PffFile": "fieldstation.stream.files",
         "PulseHeightDistribution": "fieldstation.stream.plot",
+        "UbloxControlClient": "fieldstation.stream.ublox_client",
         "parse_pano_image": "fieldstation.stream.wire.parse",
     },
 )

@@ -74,9 +74,20 @@ class Acquisition:
         await self._check(request)
         if self._group is None or self._closing:
             raise ShutDownError
-        # A task of its own: a caller that gives up must not leave the change half done.
-        task = self._group.create_task(self._init(request), name="init-hp-io")
-        return await asyncio.shield(task)
+        # A task of its own: a caller that gives up must not leave the change half done. What it raises goes to the
+        # caller only; an error that left the task would end the whole group.
+        outcome: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        outcome.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._group.create_task(self._init_into(outcome, request), name="init-hp-io")
+        return await asyncio.shield(outcome)
+
+    async def _init_into(self, outcome: asyncio.Future[str | None], request: HpIo) -> None:
+        try:
+            outcome.set_result(await self._init(request))
+        except Exception as error:
+            outcome.set_exception(error)
+        finally:
+            outcome.cancel()  # of no effect unless this task was cancelled
 
     async def start_first(self, request: HpIo) -> str | None:
         """Put the server's own configuration in force: no run needs to be active yet, frames come when one is."""

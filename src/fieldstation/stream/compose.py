@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from fieldstation.core import plugins
 from fieldstation.stream.acquisition import Acquisition
@@ -18,6 +20,7 @@ from fieldstation.stream.source import Source
 from fieldstation.stream.sources.pff import check_data_dir
 from fieldstation.stream.wire.codec import Encoder
 from fieldstation.stream.wire.daqdata import SERVICE, DaqData
+from fieldstation.stream.wire.metrics import serve_metrics
 from fieldstation.stream.wire.server import GrpcServer
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class StreamServer:
         servicer = DaqData(self.acquisition, encoder, config.every_mode_buffer)
         self._grpc = GrpcServer(config, [servicer.handler()], [SERVICE])
         self._owner: asyncio.Task[None] | None = None
+        self._metrics: Any = None
+        self.metrics_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -60,6 +65,9 @@ class StreamServer:
     async def start(self) -> None:
         """Bind, then start the source that the configuration names; a StreamError says why that is impossible."""
         await self._grpc.start()
+        if self._config.metrics_port is not None:
+            self._metrics, self.metrics_port = serve_metrics(self.acquisition, self._config.metrics_port)
+            log.info("metrics at http://127.0.0.1:%d/metrics", self.metrics_port)
         # The acquisition's task group lives as long as we do; `run` re-raises what happens in it.
         self._owner = asyncio.get_running_loop().create_task(self.acquisition.run(), name="acquisition")
         await asyncio.sleep(0)
@@ -77,8 +85,6 @@ class StreamServer:
         if data_dir is not None:
             return HpIo(data_dir, config.update_interval_seconds)
         if config.init_from_default:
-            from pathlib import Path
-
             path = Path(config.default_hp_io_config_file)
             return hp_io(load_hp_io(path) if path.exists() else SIMULATED_HP_IO)
         return None
@@ -94,6 +100,9 @@ class StreamServer:
         if self._owner is not None:
             self._owner.cancel()
         await self._grpc.stop(self._config.shutdown_grace_period)
+        if self._metrics is not None:
+            self._metrics.shutdown()
+            self._metrics.server_close()
 
     def health(self) -> dict[str, object]:
         """Whether frames can be had, how many were read and how many clients there are."""
@@ -110,3 +119,39 @@ def hp_io(config: HpIoConfig) -> HpIo:
         simulate=config.simulate_daq,
         modules=frozenset(config.module_ids),
     )
+
+
+class UbloxServer:
+    """The service behind `fieldstation stream ublox serve`."""
+
+    name = "ublox"
+
+    def __init__(self, config: ServerConfig) -> None:
+        # Imported here: frame servers need neither the serial line nor UBX.
+        from fieldstation.stream.wire import ubloxcontrol
+
+        self._config = config
+        self._control = ubloxcontrol.UbloxControl()
+        self._grpc = GrpcServer(config, [self._control.handler()], [ubloxcontrol.SERVICE])
+
+    @property
+    def url(self) -> str:
+        """Host and port to which clients connect."""
+        return self._grpc.url
+
+    async def start(self) -> None:
+        """Bind and listen."""
+        await self._grpc.start()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._grpc.wait()
+
+    async def stop(self) -> None:
+        """End streams, let go of the receiver, stop the server."""
+        await self._control.close()
+        await self._grpc.stop(self._config.shutdown_grace_period)
+
+    def health(self) -> dict[str, object]:
+        """It is well while it runs."""
+        return {"ok": True}

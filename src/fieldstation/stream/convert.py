@@ -210,7 +210,7 @@ def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool 
         for path, name in files:
             tail = Tail(path, name, name.module_id or 0, damaged.append)
             before = 0
-            while frames := tail.read(_CHUNK):
+            while (frames := tail.read(_CHUNK)) or tail.behind:
                 for frame in frames:
                     group = f"module_{frame.module_id}/{frame.product}"
                     if group not in tables:

@@ -79,3 +79,11 @@ class RequestModeError(StreamError):
 
 class ClientNotOpenError(StreamError):
     """The client is not open; use it as a context manager: `with DaqDataClient(...) as client`."""
+
+
+class ReceiverError(StreamError):
+    """The receiver at {device} failed: {problem}."""
+
+
+class ReceiverConfigError(StreamError):
+    """The receiver's configuration has a wrong {field}: {problem}."""

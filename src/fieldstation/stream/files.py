@@ -42,8 +42,9 @@ class PffFile:
         offsets = {}
         tail = Tail(self.path, self.name, self.module_id, self.damaged.append)
         try:
-            while frames := tail.read(1):
-                offsets[frames[0].number] = tail.offset - tail.frame_bytes
+            while (frames := tail.read(1)) or tail.behind:
+                for frame in frames:
+                    offsets[frame.number] = tail.offset - tail.frame_bytes
         finally:
             tail.close()
         return offsets
@@ -103,7 +104,7 @@ class PffFile:
     def __iter__(self) -> Iterator[Frame]:
         tail = Tail(self.path, self.name, self.module_id, lambda _: None)
         try:
-            while frames := tail.read(64):
+            while (frames := tail.read(64)) or tail.behind:
                 yield from frames
         finally:
             tail.close()
@@ -152,7 +153,7 @@ def inspect(source: Path) -> list[dict[str, Any]]:
         tail = Tail(path, name, name.module_id or 0, damaged.append)
         count = 0
         try:
-            while frames := tail.read(64):
+            while (frames := tail.read(64)) or tail.behind:
                 count += len(frames)
             rest = tail.size() - tail.offset
         finally:

@@ -57,9 +57,14 @@ class Subscription:
         self.live = True  # false while it reads history: offers are not for it yet
         self.on_end: Callable[[], object] | None = None
         self.ended_by: Exception | None = None
-        self._arrived = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
-    every = False
+    mode = "newest"
+
+    @property
+    def every(self) -> bool:
+        """True for a client that needs each frame."""
+        return self.mode == "every"
 
     def offer(self, shared: SharedFrame) -> None:
         """Take note of a new frame; never waits."""
@@ -77,14 +82,18 @@ class Subscription:
         """Make the stream end with `reason`, wherever it waits."""
         if self.ended_by is None:
             self.ended_by = reason
-            self._arrived.set()
+            self._wake()
             if self.on_end is not None:
                 self.on_end()
 
-    async def _wait(self) -> None:
-        await self._arrived.wait()
-        if self.ended_by is not None:
-            raise self.ended_by
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _sleep(self) -> asyncio.Future[None]:
+        # A future of our own, not an asyncio.Event: this runs for every frame and client.
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
 
 class Newest(Subscription):
@@ -101,7 +110,7 @@ class Newest(Subscription):
         if shared.key in self._pending:
             self.counters.dropped += 1
         self._pending[shared.key] = shared
-        self._arrived.set()
+        self._wake()
 
     async def ready(self) -> None:
         """Wait out the interval, then for a frame."""
@@ -111,7 +120,10 @@ class Newest(Subscription):
                 raise self.ended_by
             await asyncio.sleep(delay)
             delay = self._next_burst - time.monotonic()
-        await self._wait()
+        while not self._pending and self.ended_by is None:
+            await self._sleep()
+        if self.ended_by is not None:
+            raise self.ended_by
         self._next_burst = time.monotonic() + self.wanted.interval_s
 
     def take(self) -> Iterator[SharedFrame]:
@@ -119,14 +131,12 @@ class Newest(Subscription):
         for key in list(self._pending):
             self.counters.sent += 1
             yield self._pending.pop(key)
-        if not self._pending and self.ended_by is None:
-            self._arrived.clear()
 
 
 class Every(Subscription):
     """All frames, in order. At most `limit` wait; then new ones are dropped and counted until there is room."""
 
-    every = True
+    mode = "every"
 
     def __init__(self, wanted: Wanted, peer: str, limit: int) -> None:
         super().__init__(wanted, peer)
@@ -146,7 +156,7 @@ class Every(Subscription):
             self._gaps.append((shared, self._missing))
             self._missing = 0
         self._queue.append(shared)
-        self._arrived.set()
+        self._wake()
 
     def go_live(self) -> None:
         """Take offers from now on."""
@@ -160,15 +170,16 @@ class Every(Subscription):
 
     async def ready(self) -> None:
         """Wait for a frame."""
-        await self._wait()
+        while not self._queue and self.ended_by is None:
+            await self._sleep()
+        if self.ended_by is not None:
+            raise self.ended_by
 
     def take(self) -> Iterator[SharedFrame]:
         """Yield up to a batch of waiting frames."""
         for _ in range(min(len(self._queue), MAX_BATCH)):
             self.counters.sent += 1
             yield self._queue.popleft()
-        if not self._queue and self.ended_by is None:
-            self._arrived.clear()
 
 
 class Hub:
@@ -180,7 +191,7 @@ class Hub:
         self.subscriptions: list[Subscription] = []
         self.produced = 0
         self.on_demand: Callable[[], None] | None = None
-        self.past = Counters()  # of clients that left
+        self.past = {"newest": Counters(), "every": Counters()}  # of clients that left
         self.left = asyncio.Event()  # set whenever one leaves
 
     @property
@@ -220,9 +231,10 @@ class Hub:
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
             counters = subscription.counters
-            self.past.offered += counters.offered
-            self.past.sent += counters.sent
-            self.past.dropped += counters.dropped
+            past = self.past[subscription.mode]
+            past.offered += counters.offered
+            past.sent += counters.sent
+            past.dropped += counters.offered - counters.sent  # what still waited will not be sent
             self.left.set()
         self._tell()
 

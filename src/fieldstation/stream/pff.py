@@ -85,13 +85,14 @@ class Damaged:
 def parse_header(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object, or None when the text is none that could be sent to clients."""
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode())
     except (ValueError, RecursionError):
         return None
-    return header if isinstance(header, dict) and _sendable(header, 1) else None
+    # JSON can spell half of a surrogate pair, which UTF-8 cannot hold; but only with an escape.
+    return header if isinstance(header, dict) and _sendable(header, 1, b"\\u" in text) else None
 
 
-def _sendable(value: Any, level: int) -> bool:
+def _sendable(value: Any, level: int, check_text: bool) -> bool:
     """Tell whether a protobuf Struct can hold it: doubles, valid text, not too deep."""
     if level > MAX_HEADER_DEPTH:
         return False
@@ -101,15 +102,16 @@ def _sendable(value: Any, level: int) -> bool:
             if not -_MAX_NUMBER < item < _MAX_NUMBER:
                 return False
         elif kind is dict:
-            if not _sendable(item, level + 1) or not all(map(_is_text, item)):
+            if not _sendable(item, level + 1, check_text):
                 return False
-        elif (kind is list and not _sendable(item, level + 1)) or (kind is str and not _is_text(item)):
+        elif (kind is list and not _sendable(item, level + 1, check_text)) or (
+            kind is str and check_text and not _is_text(item)
+        ):
             return False
-    return level > 1 or all(map(_is_text, value))
+    return not check_text or isinstance(value, list) or all(map(_is_text, value))
 
 
 def _is_text(text: str) -> bool:
-    # JSON can spell half of a surrogate pair, which UTF-8 cannot hold.
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

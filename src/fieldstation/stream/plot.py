@@ -6,6 +6,7 @@ Both take the documented dictionary in `update`. They draw in a window, in a not
 from __future__ import annotations
 
 import datetime as dt
+import io
 import textwrap
 import time
 from collections import deque
@@ -52,10 +53,14 @@ class _Paced:
         self._last = time.monotonic()
         if self._jupyter:
             display = require("IPython.display", extra="plots", feature="Plotting in a notebook")
+            # As a picture: what a notebook makes of a figure object depends on its matplotlib back end.
+            png = io.BytesIO()
+            self.figure.savefig(png, format="png", dpi=90)
+            picture = display.Image(png.getvalue())
             if self._handle is None:
-                self._handle = display.display(self.figure, display_id=True)
+                self._handle = display.display(picture, display_id=True)
             else:
-                self._handle.update(self.figure)
+                self._handle.update(picture)
         else:
             self.figure.canvas.draw_idle()
 

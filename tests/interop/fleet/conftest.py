@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fieldstation.testing import ServerProcess, running, wait_for
+from fieldstation.testing import ServerProcess, free_port, running, wait_for
 
 ROOT = Path(__file__).parents[3]
 RELEASES = ("0.1.16", "0.1.15")
@@ -88,27 +88,32 @@ def circuits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.bin"))
 
 
-@dataclass(frozen=True)
 class Fleet:
-    url: str
-    control: ServerProcess
-    worker: ServerProcess
+    """A control on a port that it keeps, and a worker with three boards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start_control(self) -> ServerProcess:
+        database = f"sqlite:///{self.folder / 'fleet.db'}"
+        command = ["fieldstation", "fleet", "control", "--port", str(self.port), "--database", database]
+        self.control = ServerProcess(command, cwd=self.folder)
+        self.control.wait_ready(40)
+        return self.control
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    folder = tmp_path_factory.mktemp("fleet")
-    database = f"sqlite:///{folder / 'fleet.db'}"
-    with (
-        running("fieldstation", "fleet", "control", "--port", "0", "--database", database, cwd=folder) as control,
-        running(
-            *("fieldstation", "fleet", "worker", "--control", control.url, "--name", "bench", "--port", "0"),
-            *("--simulate", "3", "--dir", folder / "worker"),
-            cwd=folder,
-        ) as worker,
-    ):
-        wait_for(lambda: available(control.url) == 3, 30)
-        yield Fleet(control.url, control, worker)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
+    fleet.start_control()
+    worker = ("fieldstation", "fleet", "worker", "--control", fleet.url, "--name", "bench", "--port", "0")
+    try:
+        with running(*worker, "--simulate", "3", "--dir", fleet.folder / "worker", cwd=fleet.folder, deadline_s=40):
+            yield fleet
+    finally:
+        fleet.control.stop()
 
 
 def available(url: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,18 @@ def test_rebooted_devices_work_again(published: Any, all_free: Any, circuits: li
     report = published.run(all_free.url, "published", "pulsecount", "reboot", *circuits)
     assert report["not_back"] == []
     assert len(report["results"]) == 2 * len(circuits)
+
+
+def test_control_killed_and_restarted_is_not_noticed(published: Any, all_free: Any, circuits: list[Path]) -> None:
+    process = published.start(all_free.url, "published", "pulsecount", "hold", *circuits * 10)
+    assert process.stdout.readline() == "held\n"
+    all_free.control.kill()
+    all_free.start_control()
+    out, errors = process.communicate("go on\n", timeout=40)
+    assert process.returncode == 0, errors
+    report = json.loads(out)
+    assert len(report["results"]) == 2 * 10 * len(circuits)
+    assert report["ended_all"] == report["reserved"]
 
 
 def test_a_killed_published_client_loses_its_devices_to_the_next(published: Any, all_free: Any) -> None:

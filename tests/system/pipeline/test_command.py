@@ -313,4 +313,4 @@ async def test_provisioning_alone_makes_everything_and_ends(shell, rig):
     assert {"weak-link_v0_1_0_flow", "weak-link_v0_1_0_flow_dead-letters", "KV_key-store_weak-link_v0_1_0"} <= names
     assert "needs --nats" in shell.run("up", "--provision", code=2)
     text = shell.run("export", "--kubernetes")
-    assert text.count("kind: Deployment") == 3
+    assert text.count("\nkind: Deployment\n") == 3

@@ -20,7 +20,7 @@ from fieldstation.pipeline.model import ProcessType
 from fieldstation.pipeline.optional import services
 from fieldstation.pipeline.redis_table import RedisTable
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def made(**sections):
@@ -52,7 +52,7 @@ def s3(tmp_path_factory):
         aws_secret_access_key="x",
         region_name="us-east-1",
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             client.create_bucket(Bucket="demo")

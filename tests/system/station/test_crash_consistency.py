@@ -21,7 +21,7 @@ from fieldstation.testing import program, wait_for
 pytestmark = pytest.mark.timeout(90)
 
 
-def test_a_write_ahead_log_cut_at_every_write_boundary_opens_with_whole_commits(tmp_path):
+def test_fault_power_loss_a_log_cut_at_every_write_boundary_opens_with_whole_commits(tmp_path):
     path = tmp_path / "a" / "q.sqlite3"
     connection = open_for_writing(path)
     connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -70,7 +70,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-def test_a_full_disk_refuses_loudly_and_nothing_acknowledged_is_lost(small_disk):
+def test_fault_disk_full_refuses_loudly_and_nothing_acknowledged_is_lost(small_disk):
     agent = MessagingAgent(small_disk / "data")
     body = DataMessageBody(data={"text": "x" * 20_000})
     stored = 0
@@ -103,6 +103,7 @@ def test_a_disk_that_cannot_be_written_is_refused_in_one_sentence(small_disk):
     pid = agent._line.ask(("ping",))
     agent.teardown()
     os.kill(pid, 9)
+    wait_for(lambda: not Path(f"/proc/{pid}/maps").exists() or not Path(f"/proc/{pid}/maps").read_text())
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     again = MessagingAgent(small_disk / "data", deadline_s=2)
     with pytest.raises(OutboxUnavailableError, match="not stored"):
@@ -156,5 +157,5 @@ def test_a_broken_queue_file_is_set_aside_told_to_the_server_and_the_archive_sta
     bodies = [item.message_body for item in agent.get_n_latest_messages(10, [])]
     assert any(body.variant == "log" and "set aside" in body.subject for body in bodies)
     (day,) = (store.folder / "messages").glob("*.csv")
-    assert day.read_text().count('""n"":') == 51
+    wait_for(lambda: day.read_text().count('""n"":') == 51)
     agent.teardown()

@@ -84,10 +84,13 @@ def test_fault_06_a_killed_supervisor_leaves_no_orphans(make_station, line, coun
 
 
 def test_fault_06_a_child_that_ignores_the_signal_is_reaped_by_the_next_start(make_station, config_for):
-    stubborn = "import signal, time\ndef run(config, logger):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(600)\n"  # noqa: E501
+    stubborn = (
+        "import signal, time\nfrom pathlib import Path\ndef run(config, logger):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    Path('deaf').touch()\n    time.sleep(600)\n"
+    )
     station = make_station(config_for(None), {"stubborn": "stubborn:run"}, stubborn=stubborn).start()
-    pid = wait_for(lambda: station.process("stubborn")["pid"])
-    time.sleep(0.5)  # until it ignores the signal
+    wait_for((station.folder / "deaf").exists, 20)
+    pid = station.process("stubborn")["pid"]
     os.kill(station.server.pid, signal.SIGKILL)
     station.server.process.wait()
     assert birth_of(pid)
@@ -176,7 +179,7 @@ def test_fault_13_a_signal_to_the_whole_group_does_not_end_the_sender(make_stati
     assert sorted(set(counter.numbers)) == list(range(200))
 
 
-def test_fault_14_a_thousand_messages_are_delivered_and_none_is_left(make_station, line, counter, config_for):
+def test_fault_14_and_rate_a_thousand_messages_are_delivered_and_none_is_left(make_station, line, counter, config_for):
     station = make_station(config_for(line.port), **numbers(1000)).start()
     everything(counter, 1000)
     wait_for(lambda: station.snapshot()["queues"]["backend"]["depth"] == 0, 20)

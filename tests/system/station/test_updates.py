@@ -158,7 +158,8 @@ class Site:
         if lock.exists() and (pid := lock.read_text()) and birth_of(int(pid)):
             os.killpg(int(pid), signal.SIGKILL)
         if self.station._server is not None:
-            self.station.server.kill()
+            self.station.server.send(signal.SIGKILL)
+            self.station.server.process.wait()
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def test_fault_queue_left_behind_unsent_rows_and_state_go_with_the_new_version(s
     assert "1.0.0" in versions(counter)[owed:], "what the old version stored is sent by the new one"
 
 
-def test_a_version_whose_tests_fail_is_rejected_and_the_old_one_goes_on(site, counter):
+def test_fault_main_loop_blocked_nothing_stands_still_while_a_version_is_rejected(site, counter):
     site.release(write_project(site.folder / "next", "1.1.0", outcome=False))
     site.station.start()
     wait_for(lambda: site.station.snapshot()["ok"], 20)
@@ -274,13 +275,14 @@ def test_a_release_that_somebody_else_signed_is_refused_on_the_wire(site, counte
     assert not (site.root / "1.1.0").exists()
 
 
-STEPS = [
-    "Changes._prepare", "Updater.download_source_code", "Updater.install_dependencies", "Updater._share_data",
-    "Updater.run_pytests", "Changes._begin_trial", "Changes._settle", "point_to", "os.execv", "Changes._end_trial",
+SOON = ["Updater.install_dependencies", "Changes._settle", "os.execv"]
+LONG = [
+    "Changes._prepare", "Updater.download_source_code", "Updater._share_data", "Updater.run_pytests",
+    "Changes._begin_trial", "point_to", "Changes._end_trial",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [*SOON, *(pytest.param(step, marks=pytest.mark.soak) for step in LONG)])
 def test_killed_before_any_step_a_good_version_runs_and_the_config_is_answered_once(site, counter, step):
     site.release(write_project(site.folder / "next", "1.1.0"))
     site.station.environment["KILL_BEFORE"] = step

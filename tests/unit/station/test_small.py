@@ -152,3 +152,12 @@ def test_fault_fork_hazards_no_process_is_forked():
     assert "os.fork" not in text
     assert "import multiprocessing" not in text
     assert "preexec_fn" not in text
+
+
+def test_fault_ci_needs_the_network_no_test_here_reaches_beyond_this_machine():
+    # tests/conftest.py refuses every other address; here: no test ends processes by name, and no command line does.
+    tests = Path(__file__).parents[2]
+    folders = [tests / kind / "station" for kind in ("unit", "wire", "system")]
+    text = "".join(p.read_text() for folder in folders for p in folder.glob("*.py") if p != Path(__file__))
+    assert "pkill" not in text
+    assert "killall" not in text

@@ -182,3 +182,31 @@ async def test_every_window_delivers_each_row_once(window):
     await drain(loop(outbox, server, max_parallel=window))
     assert sorted(server.taken) == list(range(1, 51))
     assert len(server.taken) == 50
+
+
+async def test_an_end_without_drain_takes_in_what_is_acknowledged_and_sends_nothing_more():
+    outbox, server = FakeOutbox(rows(50)), FakeServer()
+    server.held.clear()
+    async with asyncio.TaskGroup() as group:
+        sending = loop(outbox, server, max_parallel=5)
+        task = group.create_task(sending.run())
+        await eventually(lambda: server.now == 5)
+        sending.end_soon()
+        server.held.set()
+        await asyncio.wait_for(asyncio.shield(task), 5)
+    assert server.taken == [1, 2, 3, 4, 5]
+    assert [r.seq for r in outbox.rows] == list(range(6, 51))
+    assert not sending.unforgotten
+
+
+async def test_an_end_without_drain_does_not_wait_for_a_server_that_is_silent():
+    outbox, server = FakeOutbox(rows(5)), FakeServer()
+    server.held.clear()
+    now = iter(range(10_000))
+    async with asyncio.TaskGroup() as group:
+        sending = loop(outbox, server, clock=lambda: float(next(now)))
+        task = group.create_task(sending.run())
+        await eventually(lambda: server.now == 5)
+        sending.end_soon()
+        await asyncio.wait_for(asyncio.shield(task), 5)
+    assert len(outbox.rows) == 5

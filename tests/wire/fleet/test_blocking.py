@@ -17,7 +17,15 @@ from typing import Any
 import fake_fleet
 import pytest
 
-from fieldstation.fleet import Event, EventServer, PulseCountClient, PulseCountEvaluation, VarMaxClient, register
+from fieldstation.fleet import (
+    BaseClient,
+    Event,
+    EventServer,
+    PulseCountClient,
+    PulseCountEvaluation,
+    VarMaxClient,
+    register,
+)
 from fieldstation.fleet.blocking.handlers import AbstractEventHandler
 from fieldstation.fleet.errors import ControlUnreachableError, NotEnoughDevicesError
 
@@ -114,6 +122,13 @@ def test_variance_values_are_floats_with_samples_when_asked_for(served: Any, bit
         "flush_at_bitstreams_remaining": 25,
         "send_waveform": True,
     }
+
+
+def test_any_kind_can_be_reserved_with_its_arguments(served: Any) -> None:
+    with BaseClient(served.url, "ann", LOGGER) as client:
+        assert client.reserveKind(1, "example state", {"message": "hi"}) == ["A"]
+    (asked,) = [body for path, body in served.posts if path == "/reserve"]
+    assert (asked["kind"], asked["args"]) == ("example state", {"message": "hi"})
 
 
 def test_too_few_devices_raise_and_other_refusals_are_false(served: Any) -> None:

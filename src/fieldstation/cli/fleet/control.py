@@ -39,9 +39,12 @@ def control(file: Path | None, log_level: str | None, log_json: bool | None, **o
 
     options["allow_hosts"] = options.pop("allow_host") or None
     log.setup(log_level, as_json=log_json)
+    from fieldstation.flow import compose as flow
+
     server = compose.control(compose.control_config(file=file, overrides=options))
+    _, approvals = flow.approvals(server, flow.approvals_config(file))
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(service.run([server], ready_url=lambda: server.url))
+        runner.run(service.run([server, *approvals], ready_url=lambda: server.url))
 
 
 def _fast_loop() -> Any:

@@ -97,6 +97,17 @@ class BaseClient(Dispatcher):
             self.logger.error("reserve: %s", error)
             return False
 
+    def reserveKind(  # noqa: N802 - named like the documented methods
+        self,
+        amount: int,
+        kind: str,
+        args: Mapping[str, Any] | None = None,
+        wait_for_available: bool = False,
+        available_timeout: float = 60,
+    ) -> list[str] | Literal[False]:
+        """Reserve devices for any kind, such as a state of your own; `args` are what `@reservable` names."""
+        return self._reserve(amount, wait_for_available, available_timeout, kind, args or {})
+
     def available(self) -> int | Literal[False]:
         """Return how many devices are free, of all kinds together; False when control cannot be asked."""
         return self._try(self._fleet.available(), "available")

@@ -6,7 +6,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,7 +32,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def stream(request: Request, *, max_bytes: int = MAX_BYTES, deadline_s: float = DEADLINE_S) -> Iterator[bytes]:
+def stream(
+    request: Request, *, max_bytes: int = MAX_BYTES, deadline_s: float = DEADLINE_S
+) -> Generator[bytes, None, None]:
     """Yield the bytes at an address; UpdateError when they are too many or take too long."""
     opener = urllib.request.build_opener(_Redirects)
     ends = time.monotonic() + deadline_s
@@ -50,6 +52,7 @@ def stream(request: Request, *, max_bytes: int = MAX_BYTES, deadline_s: float = 
                     raise UpdateError(problem=f"the download took longer than {deadline_s:g} s")
                 yield chunk
     except urllib.error.HTTPError as error:
+        error.close()
         raise UpdateError(problem=f"{_shown(request.url)} answered {error.code}") from error
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)

@@ -6,9 +6,10 @@ taken with the length and hash its signed metadata name. See https://theupdatefr
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from fieldstation.core.plugins import require
@@ -48,13 +49,15 @@ def _signed(place: Place, updater: UpdaterConfig, version: Version, folder: Path
     class Fetcher(ngclient.FetcherInterface):  # type: ignore[misc,name-defined]  # its base is imported late, it is heavy
         def _fetch(self, url: str) -> Iterator[bytes]:
             chunks = stream(sources.Request(url, headers), max_bytes=MAX_BYTES, deadline_s=DEADLINE_S)
+            opened.append(chunks)
             try:
                 first = next(chunks, b"")
             except UpdateError as error:
                 # How TUF learns that there is no newer root: any failure to get one counts.
                 raise exceptions.DownloadHTTPError(str(error), 404) from error
-            return _chain(first, chunks)
+            return itertools.chain([first] if first else [], chunks)
 
+    opened: list[Generator[bytes, None, None]] = []
     metadata = place.data_dir / "trust"
     metadata.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,12 +81,9 @@ def _signed(place: Place, updater: UpdaterConfig, version: Version, folder: Path
         raise UnsafeReleaseError(problem=f"{_sentence(error)} ({type(error).__name__})") from error
     except ValueError as error:
         raise UnsafeReleaseError(problem=str(error)) from error
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from rest
+    finally:
+        for chunks in opened:
+            chunks.close()  # TUF walks away from a download that is too long
 
 
 def _sentence(error: BaseException) -> str:

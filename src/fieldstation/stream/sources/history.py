@@ -46,7 +46,7 @@ def frames_between(module_id: int, begin: Position | None, extent: Extent) -> It
         until = extent.until.offset if path == extent.until.path else None
         tail = Tail(path, name, module_id, ignored.append, at)
         try:
-            while frames := tail.read(64, until):
+            while (frames := tail.read(64, until)) or tail.behind:
                 yield from frames
         except OSError:
             pass  # the file was deleted or its disk went away: the rest of the run follows

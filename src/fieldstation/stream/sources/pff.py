@@ -223,7 +223,7 @@ class PffSource:
         while not self._stopping:
             frames = follower.read(every, grown)
             self._post(frames)
-            if not follower.behind and not (every and frames):
+            if not follower.behind and not follower.full_turn:
                 return
 
     def _post(self, frames: Sequence[Frame]) -> None:

@@ -51,7 +51,7 @@ class ProductTail:
                 rolled_over = self._next_has_data()
                 if every:
                     frames += self.current.read(FRAMES_PER_TURN - len(frames))
-                    if len(frames) >= FRAMES_PER_TURN:
+                    if len(frames) >= FRAMES_PER_TURN or self.current.behind:
                         return frames
                 elif (newest := self.current.newest()) is not None:
                     frames = [newest]
@@ -99,6 +99,7 @@ class RunFollower:
         self.damaged: list[DamagedStretch] = []
         self.refused: set[str] = set()
         self.problem: str | None = None
+        self.full_turn = False  # the last read stopped at a turn's worth of some product: there may be more
 
     def rescan(self) -> None:
         """Look for new modules, runs and files."""
@@ -196,12 +197,15 @@ class RunFollower:
         else:
             keys = {self._by_path[path] for path in grown if path in self._by_path}
         frames: list[Frame] = []
+        self.full_turn = False
         for key in keys:
             tail = self.products[key]
             try:
                 if grown is None and tail.current is not None:
                     tail.current.check_identity()
-                frames += tail.read(every, self.damaged)
+                fresh = tail.read(every, self.damaged)
+                frames += fresh
+                self.full_turn = self.full_turn or len(fresh) >= FRAMES_PER_TURN
             except OSError as error:
                 tail.close()
                 self.problem = f"{tail.run} cannot be read: {error.strerror}"

@@ -16,6 +16,7 @@ from fieldstation.stream.pff import MAX_HEADER_BYTES, Damaged, Found, PffName, n
 
 CHUNK_BYTES = 512 * 1024
 _NEWEST_BATCHES = 64
+_CHUNKS_PER_CALL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Tail:
         self.path = path
         self.offset = at.offset if at else 0
         self.number = at.number if at else 0
-        self.behind = False  # `newest` gave up its turn before it reached the end
+        self.behind = False  # the last call gave up its turn before it reached the end
         self._name = name
         self._module_id = module_id
         self._on_damage = on_damage
@@ -99,18 +100,30 @@ class Tail:
         return os.fstat(self._open()).st_size
 
     def read(self, limit: int, until: int | None = None) -> list[Frame]:
-        """Return up to `limit` frames that follow the last one read; fewer at the end (or at byte `until`)."""
+        """Return up to `limit` frames that follow the last one read; fewer at the end (or at byte `until`).
+
+        Long damage is read in several calls, so that other files get their turn: `behind` then tells to call again.
+        """
         found: list[Frame] = []
         wide = False
+        chunks = 0
+        self.behind = False
         while len(found) < limit:
+            chunks += 1
+            if chunks > _CHUNKS_PER_CALL and self._damaged_from is not None:
+                self.behind = True
+                return found
             size = self._budget(limit - len(found), until, wide)
-            data = self._pread(size)
+            # Asked first: a buffer for a whole turn costs more than the one frame that is usually there.
+            data = self._pread(min(size, self.size() - self.offset))
             at = 0
             while len(found) < limit:
                 result = next_frame(data, at, self._name.product.image_bytes)
                 if result is None:
                     break
                 at = self._take(data, at, result, found)
+            if at == len(data) < size:
+                return found  # all that is there, and no beginning of another
             if at == 0:
                 if wide or len(data) < size:
                     return found  # nothing complete is left
@@ -120,14 +133,15 @@ class Tail:
     def newest(self) -> Frame | None:
         """Return the newest complete frame that was not returned before, or None; skips what lies between.
 
-        Reading through a damaged stretch takes several calls, so that other files get their turn: see `behind`.
+        None while it is still `behind`.
         """
         self._skip()
         last: Frame | None = None
         for _ in range(_NEWEST_BATCHES):
             frames = self.read(64)
+            if self.behind:
+                return None
             if len(frames) < 64:
-                self.behind = False
                 return frames[-1] if frames else last
             last = frames[-1]
         self.behind = True
@@ -159,7 +173,7 @@ class Tail:
         return size if until is None else max(0, min(size, until - self.offset))
 
     def _pread(self, size: int) -> bytes:
-        return os.pread(self._open(), size, self.offset)
+        return os.pread(self._open(), size, self.offset) if size > 0 else b""
 
     def _take(self, data: bytes, at: int, result: Found | Damaged, found: list[Frame]) -> int:
         """Record one result of the parser and return where the next one starts in `data`."""

@@ -197,9 +197,8 @@ def _plain(value: struct_pb2.Value) -> Any:
 def image_array(message: pb.PanoImage) -> np.ndarray[Any, Any]:
     """Return the pixels as an array of the message's shape; ValueError when count, size and shape do not agree."""
     dtype = pixel_dtype(ImageType(message.type), message.bytes_per_pixel)
-    # A narrower unsigned view first: a signed pixel travels as its bit pattern.
-    values = np.array(message.image_array, np.uint32).astype(dtype)
-    return values.reshape(tuple(message.shape))
+    # The bit pattern travels: the cast to a signed pixel wraps on purpose.
+    return np.array(message.image_array, np.uint32).astype(dtype).reshape(tuple(message.shape))
 
 
 def product_name(image_type: ImageType, shape: tuple[int, ...], bytes_per_pixel: int) -> str:

@@ -211,8 +211,9 @@ class DaqData:
             if tuple(image.shape) not in ((16, 16), (32, 32)):
                 raise ValueError(f"shape is {list(image.shape)}; known are [16, 16] and [32, 32]")
             frame = decode_image(image)
-            if image.bytes_per_pixel == 1 and any(value > 255 for value in image.image_array):
-                raise ValueError("image_array holds values above 255 for bytes_per_pixel 1")
+            limit = 256**image.bytes_per_pixel - 1
+            if max(image.image_array) > limit:
+                raise ValueError(f"image_array holds values above {limit}, for bytes_per_pixel {image.bytes_per_pixel}")
         except (ValueError, OverflowError) as error:
             raise errors.UploadError(index=index, problem=error) from error
         encoded = image.SerializeToString()

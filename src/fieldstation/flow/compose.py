@@ -1,0 +1,43 @@
+"""Put the approvals on a control server: its database, its HTTP app, and Slack when a token is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+
+from fieldstation.core.config import load
+from fieldstation.core.security import Principal
+from fieldstation.core.service import Service
+from fieldstation.fleet.wire.control_server import ControlService
+from fieldstation.fleet.wire.guard import PRINCIPAL
+from fieldstation.flow.approvers.slack import SlackApprover
+from fieldstation.flow.config import ApprovalsConfig
+from fieldstation.flow.desk import Desk
+from fieldstation.flow.wire.http import router
+from fieldstation.kit.environment import setting
+
+
+def approvals_config(file: Path | None = None, **options: Any) -> ApprovalsConfig:
+    """Return the settings from a file, the environment and overrides."""
+    return load(ApprovalsConfig, file=file, table="flow.approvals", **options)
+
+
+def approvals(server: ControlService, config: ApprovalsConfig | None = None) -> tuple[Desk, list[Service]]:
+    """Mount `/api/approvals` on the control (before it starts); returns the desk and the services to run beside it.
+
+    They start after the control: it opens the database.
+    """
+    config = config or approvals_config()
+    desk = Desk(server.store)
+    server.app.include_router(router(desk, _principal))
+    services: list[Service] = [desk]
+    if setting("SLACK_BOT_TOKEN"):
+        services.append(SlackApprover(desk, channel=config.slack_channel, users=config.slack_users))
+    return desk, services
+
+
+def _principal(request: Request) -> Principal | None:
+    found: Principal | None = request.scope.get(PRINCIPAL)
+    return found
