@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from fieldstation.fleet.twin.cache import AnswerCache
 from fieldstation.fleet.twin.model import BITSTREAM_BYTES, Conditions
 from fieldstation.fleet.twin.service import Limits, Twin
+from fieldstation.testing import wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -160,3 +164,72 @@ def test_cache_drops_the_least_recently_used_above_its_limit(tmp_path: Path) -> 
     assert cache.get(f"{49:064}") == Answer(49)
     assert cache.get(f"{0:064}") is None
     assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 1000
+
+
+ENDLESS = """
+import asyncio, gzip, pathlib, sys
+from fieldstation.fleet.twin.cache import AnswerCache
+from fieldstation.fleet.twin.model import Conditions
+from fieldstation.fleet.twin.service import Limits, Twin
+async def main():
+    cache, limits = AnswerCache(pathlib.Path(sys.argv[1])), Limits(100, processes=1)
+    async with Twin(cache, Conditions(clock_hz=10**15), limits) as twin:
+        await twin.answer(gzip.decompress(pathlib.Path(sys.argv[2]).read_bytes()))
+asyncio.run(main())
+"""
+
+
+def test_nothing_goes_on_computing_for_a_process_that_was_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, tmp_path, DATA / "ram4.bin.gz"])
+    try:
+        wait_for(lambda: "design" in _below(process.pid).values(), 40, what="the design's program runs")
+        family = _below(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(family) >= 2
+    wait_for(lambda: not any(_alive(pid) for pid in family), 10, what="its processes are gone")
+
+
+def _stat(pid: int) -> tuple[str, str, int]:
+    """Return name, state and parent of a process."""
+    head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    state, parent = tail.split()[:2]
+    return head.partition("(")[2], state, int(parent)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return _stat(pid)[1] != "Z"
+    except OSError:
+        return False
+
+
+def _below(root: int) -> dict[int, str]:
+    """Return the descendants of a process by id, with their names."""
+    found: dict[int, tuple[str, str, int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError):
+                found[int(path.name)] = _stat(int(path.name))
+    family = {root}
+    while more := {pid for pid, (_, _, parent) in found.items() if parent in family} - family:
+        family |= more
+    return {pid: found[pid][0] for pid in family - {root}}
+
+
+async def test_full_disk_costs_the_cache_not_the_answer(tmp_path: Path) -> None:
+    blocked = tmp_path / "cache"
+    blocked.write_text("a file where the folder should be")
+    async with Twin(AnswerCache(blocked)) as twin:
+        assert (await twin.answer(design("divider"))).pulses == 4800
+
+
+async def test_stopped_design_leaves_no_scratch_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    endless = Conditions(clock_hz=10**15)
+    async with Twin(AnswerCache(tmp_path / "cache"), endless, Limits(timeout_s=3, processes=1)) as twin:
+        assert (await twin.answer(design("ram4"))).reason == "too_long"
+    assert list(scratch.iterdir()) == []
