@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from fieldstation.testing import program
+
 LUT_LOOP = "(* keep *) wire a; SB_LUT4 #(.LUT_INIT(16'h5555)) l(.O(a),.I0(a),.I1(1'b0),.I2(1'b0),.I3(1'b0));"
 
 
@@ -51,6 +53,8 @@ endmodule
 
 def build(body: str, folder: Path) -> bytes:
     """Synthesise, place and route for the pico2-ice; return the bitstream."""
+    for tool in ("yosys", "nextpnr-ice40", "icepack"):
+        program(tool)  # raises with the command that installs it
     (folder / "top.v").write_text(f"module top(input clk, output out);\n{body}\nendmodule\n")
     (folder / "top.pcf").write_text("set_io clk 35\nset_io out 27\n")
     place = "nextpnr-ice40 -q --up5k --package sg48 --json top.json --pcf top.pcf --asc top.asc --force"
@@ -62,5 +66,5 @@ def build(body: str, folder: Path) -> bytes:
 def judge(folder: Path, cycles: int) -> int:
     """Return what iverilog counts of the source that `build` left in `folder`."""
     (folder / "tb.v").write_text(TESTBENCH.format(cycles=cycles))
-    subprocess.run(["iverilog", "-o", "tb", "tb.v", "top.v"], cwd=folder, check=True, capture_output=True)
+    subprocess.run([program("iverilog"), "-o", "tb", "tb.v", "top.v"], cwd=folder, check=True, capture_output=True)
     return int(subprocess.run(["./tb"], cwd=folder, check=True, capture_output=True, text=True).stdout)

@@ -1,5 +1,8 @@
 """What a board that is the twin prints, what the state that listens makes of it, and the twin's settings."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -57,3 +60,11 @@ def test_answer_kept_for_one_question_is_not_that_for_another() -> None:
 def test_pin_with_an_output_enable_is_not_guessed() -> None:
     special = Unsupported("tristate_pin", "io_18_31_1 has an output enable")
     assert cone(Netlist("5k", 10, 2, 0, pin_unknown=special)).unknown == special
+
+
+def test_every_setting_and_every_reason_is_in_the_reference() -> None:
+    page = (Path(__file__).parents[4] / "docs/reference/twin.md").read_text()
+    reasons = set(re.findall(r"`(\w+)`", (Answer.__doc__ or "").partition("one of")[2].partition(". `period`")[0]))
+    assert "combinational_loop" in reasons
+    missing = [word for word in [*TwinSettings.model_fields, *reasons] if f"| `{word}` |" not in page]
+    assert missing == []
