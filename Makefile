@@ -37,7 +37,8 @@ bench: venv ## measure against the raw limits; writes bench/RESULTS.md
 interop: venv packages ## published clients of today's systems against our servers
 	$(PYTEST) -m "not soak" tests/interop
 
-soak: venv packages ## the tests that take minutes
+soak: venv ## the tests that take minutes
+	@$(PYTHON) tools/system_packages.py --soak
 	$(PYTEST) -m soak tests
 
 docs: venv ## build the documentation into site-docs/

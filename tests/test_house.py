@@ -371,3 +371,29 @@ def test_the_commands_of_the_house_are_all_there():
     ci = (ROOT / ".ci/run").read_text()
     assert "make check" in ci
     assert "make test" in ci
+
+
+# Documentation
+
+
+def links_of(page):
+    return re.findall(r"\]\(([^)#:]+\.md)", page.read_text())
+
+
+@pytest.mark.parametrize("folder", ["tutorials", "how-to", "explanations"])
+def test_the_first_page_of_the_documentation_links_every_page_once(folder):
+    links = [link for link in links_of(ROOT / "docs/index.md") if link.startswith(folder)]
+    assert sorted(links) == sorted(f"{folder}/{page.name}" for page in (ROOT / "docs" / folder).glob("*.md"))
+
+
+@pytest.mark.parametrize("folder", ["decisions", "reference", "migrate"])
+def test_the_index_of_a_folder_links_every_page_once(folder):
+    links = [link for link in links_of(ROOT / "docs" / folder / "index.md") if "/" not in link]
+    assert sorted(links) == sorted(page.name for page in (ROOT / "docs" / folder).glob("*.md") if page.stem != "index")
+
+
+def test_a_decision_has_a_number_of_its_own_and_its_title_says_the_same():
+    pages = [page for page in (ROOT / "docs/decisions").glob("*.md") if page.stem != "index"]
+    numbers = [int(page.name[:4]) for page in pages]
+    assert len(numbers) == len(set(numbers)), sorted(number for number in numbers if numbers.count(number) > 1)
+    assert [int(page.read_text().removeprefix("# ").partition(".")[0]) for page in pages] == numbers

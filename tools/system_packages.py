@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
-from fieldstation.testing.programs import DEBIAN_PACKAGES, find
+from fieldstation.testing.programs import DEBIAN_PACKAGES, SOAK_PACKAGES, find
 
 APT = ["apt-get", "install", "-y", "--no-install-recommends"]
 
 
 def main() -> None:
-    missing = sorted({package for name, package in DEBIAN_PACKAGES.items() if find(name) is None})
+    wanted = DEBIAN_PACKAGES | (SOAK_PACKAGES if "--soak" in sys.argv[1:] else {})
+    missing = sorted({package for name, package in wanted.items() if find(name) is None})
     if not missing:
         return
     command = " ".join([*APT, *missing])

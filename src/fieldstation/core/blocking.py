@@ -7,6 +7,7 @@ import atexit
 import concurrent.futures
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 UNWIND_S = 5.0  # how long a cancelled coroutine may take to let go before its caller goes on without it
+LOOK_S = 0.2  # how often a waiting thread looks whether Ctrl-C was pressed without waking it
 
 
 class Portal:
@@ -75,7 +77,7 @@ class Portal:
             with self._lock:
                 loop = self._running()
                 loop.call_soon_threadsafe(start)
-            return done.result(timeout_s)
+            return _outcome(done, timeout_s)
         except (KeyboardInterrupt, TimeoutError):
             # Ctrl-C may strike anywhere above, so it is the loop's thread that knows whether the task has begun.
             if not done.done():
@@ -107,6 +109,19 @@ class Portal:
                 loop.call_soon_threadsafe(loop.stop)
         if thread is not None and thread is not threading.current_thread():
             thread.join(UNWIND_S)
+
+
+def _outcome(done: concurrent.futures.Future[T], timeout_s: float | None) -> T:
+    # A signal that strikes just before the wait, or in another thread, leaves only a mark and wakes nobody: so we wait
+    # in slices. On a plain lock, because Future.result() can be interrupted half way through its own locking.
+    finished = threading.Lock()
+    finished.acquire()
+    done.add_done_callback(lambda _: finished.release())
+    until = None if timeout_s is None else time.monotonic() + timeout_s
+    while not finished.acquire(timeout=LOOK_S if until is None else max(0.0, min(LOOK_S, until - time.monotonic()))):
+        if until is not None and time.monotonic() >= until:
+            raise TimeoutError
+    return done.result()
 
 
 async def _next(source: AsyncIterator[T]) -> T:

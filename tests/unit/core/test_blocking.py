@@ -101,6 +101,21 @@ def test_ctrl_c_cancels_the_coroutine(portal):
     assert ended == [True]
 
 
+def test_a_ctrl_c_that_wakes_nobody_is_noticed_all_the_same(portal):
+    # As when it strikes between Python's last look for signals and the wait: the mark is set, the wait goes on.
+    async def slow():
+        asyncio.get_running_loop().call_soon(interrupt)
+        await asyncio.Event().wait()
+
+    assert portal.loop  # its thread does not inherit the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(slow())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Source:
     """An async generator with a clean-up that takes a while."""
 

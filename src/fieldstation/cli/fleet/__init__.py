@@ -7,6 +7,7 @@ import click
 from fieldstation.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "inspect": ("fieldstation.cli.fleet.inspect:inspect", "Say what a bitstream holds and what a board would count."),
     "control": ("fieldstation.cli.fleet.control:control", "Run the control server."),
     "migrate": ("fieldstation.cli.fleet.control:migrate", "Bring the fleet's database up to date."),
     "worker": ("fieldstation.cli.fleet.worker:worker", "Run a worker: host the devices plugged into this machine."),

@@ -104,7 +104,7 @@ def _row(result: Result, as_json: bool) -> dict[str, Any]:
         "took_s": round(result.took_s, 3),
     }
     if as_json:
-        return {**row, "failed": result.failed, "reason": result.reason}
+        return {**row, "failed": result.failed, "reason": result.reason, "code": result.code}
     if result.failed:
-        row["value"] = f"failed: {result.reason}"
+        row["value"] = f"failed ({result.code}): {result.reason}" if result.code else f"failed: {result.reason}"
     return {**row, "sent_s": f"{result.sent_s:.3f} s", "took_s": f"{result.took_s:.3f} s"}

@@ -20,6 +20,7 @@ from fieldstation.core.plugins import require
 @click.option("--url", metavar="URL", help="Where clients reach it, when that is not its own address.")
 @click.option("--driver", multiple=True, metavar="NAME", help="Driver to use (pico2_ice); may be given again.")
 @click.option("--simulate", type=click.IntRange(0, 1000), metavar="N", help="Host N simulated boards.")
+@click.option("--twin", is_flag=True, help="They count what the bitstream really does; needs fpga-icestorm and gcc.")
 @click.option("--serial", multiple=True, metavar="S", help="Serial of a simulated board; may be given again.")
 @click.option("--dir", type=click.Path(path_type=Path, file_okay=False), help="Where it keeps leases and results.")
 @click.option(
@@ -36,7 +37,7 @@ from fieldstation.core.plugins import require
 @click.option("--insecure", is_flag=True, default=None, help="Listen on any address without tokens.")
 @click.option("--log-level", help="debug, info, warning or error; as after `fieldstation` itself.")
 @click.option("--log-json", is_flag=True, default=None, help="One JSON object a line.")
-def worker(file: Path | None, log_level: str | None, log_json: bool | None, **options: Any) -> None:
+def worker(file: Path | None, log_level: str | None, log_json: bool | None, twin: bool, **options: Any) -> None:
     """Run a worker: it hosts the devices that are plugged into this machine.
 
     Prints `ready URL` when clients may come. Stops on SIGTERM and Ctrl-C; who holds a device keeps it, and what was
@@ -52,10 +53,13 @@ def worker(file: Path | None, log_level: str | None, log_json: bool | None, **op
     overrides = {**options, "allow_hosts": options.pop("allow_host") or None}
     overrides.pop("allow_host", None)
     config = worker_config(file=file, overrides={**overrides, "driver": drivers or None})
-    if simulate is not None or serials:
+    if twin and simulate is None and not serials and "simulated" not in config.driver:
+        raise click.UsageError("--twin is about simulated boards: give --simulate N too.")
+    if simulate is not None or serials or twin:
         boards = dict(config.settings.get("simulated", {}))
         boards |= {"boards": simulate} if simulate is not None else {}
         boards |= {"serials": serials} if serials else {}
+        boards |= {"answers": "twin"} if twin else {}
         names = tuple(dict.fromkeys([*drivers, "simulated"]))
         settings = {**config.settings, "simulated": boards}
         config = config.model_copy(update={"driver": names, "settings": settings})

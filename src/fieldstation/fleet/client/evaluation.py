@@ -105,7 +105,8 @@ class Result:
     """One value from one device. `value` is the class EvaluationFailed when there is none; `reason` then says why.
 
     It unpacks to `serial, evaluation, value`. Times are seconds: `sent_s` from the call to the sending, `took_s` from
-    the sending to the arrival.
+    the sending to the arrival. `code` is a word for programs where the board knows why it cannot measure, such as
+    `combinational_loop`; empty otherwise.
     """
 
     serial: str
@@ -114,6 +115,7 @@ class Result:
     reason: str = ""
     sent_s: float = 0.0
     took_s: float = 0.0
+    code: str = ""
 
     @property
     def failed(self) -> bool:

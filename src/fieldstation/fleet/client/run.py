@@ -94,10 +94,12 @@ class Run:
 
     # What the client tells the run; nothing here waits.
 
-    def answered(self, serial: str, pairs: Iterable[Any], reasons: Mapping[str, Any]) -> None:
+    def answered(
+        self, serial: str, pairs: Iterable[Any], reasons: Mapping[str, Any], codes: Mapping[str, Any] | None = None
+    ) -> None:
         """Take `[id, value]` pairs of a `results` event; repeats and strangers are dropped.
 
-        The value None is a failure that the worker states; `reasons` says why, by id.
+        The value None is a failure that the worker states; `reasons` says why, by id, and `codes` in a word.
         """
         now = self._clock()
         for pair in pairs:
@@ -107,7 +109,11 @@ class Run:
             if ask is not None:
                 self._rebooted.discard(serial)
                 if pair[1] is None:
-                    self._fail(ask, str(reasons.get(ask.wire_id, "the worker got no value")))
+                    self._fail(
+                        ask,
+                        str(reasons.get(ask.wire_id, "the worker got no value")),
+                        str((codes or {}).get(ask.wire_id, "")),
+                    )
                 else:
                     self._finish(ask, pair[1], now)
         self._wake.set()
@@ -250,12 +256,12 @@ class Run:
         self._done.append(self._result(ask.serial, evaluation, value, "", sent - self._started, now - sent))
         self._arrived.set()
 
-    def _fail(self, ask: Ask, reason: str) -> None:
+    def _fail(self, ask: Ask, reason: str, code: str = "") -> None:
         now = self._clock()
         sent = self._sent_at.pop(ask, now)
         evaluation = self._evaluations[ask.index]
         log.warning("no value for %r on %s: %s", evaluation, ask.serial, reason)
         self._done.append(
-            self._result(ask.serial, evaluation, EvaluationFailed, reason, sent - self._started, now - sent)
+            self._result(ask.serial, evaluation, EvaluationFailed, reason, sent - self._started, now - sent, code)
         )
         self._arrived.set()

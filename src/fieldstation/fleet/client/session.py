@@ -322,8 +322,8 @@ class FleetClient(Connection):
         elif event.event == names.RESULTS:
             run = self._runs.get(str(contents.get("batch_id")))
             if run is not None and isinstance(contents.get("results"), list):
-                reasons = contents.get("reasons")
-                run.answered(serial, contents["results"], reasons if isinstance(reasons, Mapping) else {})
+                reasons, codes = (_mapping(contents.get(name)) for name in ("reasons", "codes"))
+                run.answered(serial, contents["results"], reasons, codes)
         elif event.event in (names.FAILURE, names.RESERVATION_END) and serial in self._held:
             # A fence tells a late word about an earlier lease of ours on this device from one about this lease.
             fence = contents.get("fence")
@@ -377,3 +377,7 @@ def extension_period_s(ends_in_s: Sequence[float]) -> float:
 def several(serials: str | Iterable[str]) -> list[str]:
     """Take one serial or a collection of them."""
     return [serials] if isinstance(serials, str) else list(serials)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -37,7 +37,7 @@ class Control:
     def __init__(self, config: ControlConfig, store: Store, call: Call) -> None:
         self.config = config
         self.store = store
-        self.events: Publisher[say.Told] = Publisher()
+        self.events: Publisher[say.News] = Publisher()
         self.background = Background()
         self.record = Record(store)
         self.index = self.record.index

@@ -41,7 +41,7 @@ class Leases:
         self,
         record: Record,
         call: Call,
-        publish: Publisher[say.Told],
+        publish: Publisher[say.News],
         background: Background,
         changed: Callable[[], None],
         *,
@@ -84,6 +84,7 @@ class Leases:
             if had_socket and not index.connected(holding):  # it closed while we wrote
                 holding.idle_since = time.monotonic()
             index.add(holding)
+        self.publisher.publish(say.Leased(want.holder, frozenset(serials)))
         self.changed()
         return [rows[serial] for serial in serials]
 

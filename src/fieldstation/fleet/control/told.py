@@ -19,15 +19,33 @@ AVAILABLE = "devices_available"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One `event` message: to every socket of `to`, or to all clients (None). `text` is the documented JSON."""
+    """One `event` message about `serial`: to every socket of `to`, or to all clients (None).
+
+    `text` is the documented JSON.
+    """
 
     to: Holder | None
+    serial: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """`holder` has these devices (anew): what it was not told yet about an earlier lease of them is of no use now.
+
+    Our client compares fences; a published one would take the end of the earlier lease for that of its lease of now.
+    """
+
+    holder: Holder
+    serials: frozenset[str]
+
+
+News = Told | Leased
 
 
 def told(to: Holder | None, serial: str, *items: Mapping[str, Any]) -> Told:
     """Build a message of `items`, which the client handles in order."""
-    return Told(to, json.dumps({"serial": serial, "contents": items}))
+    return Told(to, serial, json.dumps({"serial": serial, "contents": items}))
 
 
 def available(amount: int) -> Told:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +21,8 @@ from fieldstation.fleet.driver import PARTITION, TTY, Driver, Hotplug, Node, Tim
 from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.port import Port, touch
 from fieldstation.fleet.states import pulsecount, variance
+from fieldstation.fleet.twin.evaluate import find_tools
+from fieldstation.fleet.twin.settings import TwinSettings
 
 
 class SimulatorGoneError(FleetError):
@@ -35,7 +39,10 @@ class BoardSettings(BaseModel):
     boot_s: float = Field(default=0.0, ge=0, description="Seconds a board takes to restart.")
     measure_s: float = Field(default=0.0, ge=0, description="Seconds from the last byte of a bitstream to its result.")
     watchdog_s: float = Field(default=2.0, gt=0, description="Seconds a board waits for a whole bitstream.")
-    answers: str = Field(default="bytes", description="What computes the pulse count; `bytes` hashes.")
+    answers: Literal["bytes", "twin"] = Field(
+        default="bytes", description="What answers a bitstream: a hash of its bytes, or the digital `twin`."
+    )
+    twin: TwinSettings = Field(default_factory=TwinSettings, description="A table of settings for the twin.")
     socket: str | None = Field(default=None, description="Unix socket that takes plug, unplug and fault commands.")
     flash_s: float = Field(default=10.0, gt=0, description="Seconds a flash may take.")
     test_s: float = Field(default=5.0, gt=0, description="Seconds the default firmware has to answer.")
@@ -60,6 +67,12 @@ class SimulatedDriver(Driver):
         self.settings = settings or BoardSettings()
         self._process: asyncio.subprocess.Process | None = None
         s = self.settings
+        answer_s = s.answer_s + s.measure_s
+        if s.answers == "twin":
+            find_tools()
+            # At worst every board sends an unseen bitstream at once, and each takes all the time it may.
+            turns = math.ceil(max(1, len(s.serials) or s.boards) / s.twin.limits().pool)
+            answer_s += s.twin.timeout_s * turns
         self.timing = Timing(
             flash_s=s.flash_s,
             touch_s=1.0 + 2 * s.boot_s,
@@ -69,7 +82,7 @@ class SimulatedDriver(Driver):
             open_pause_s=0.02,
             settle_s=0.0,
             chunk_pause_s=0.0,
-            answer_s=s.answer_s + s.measure_s,
+            answer_s=answer_s,
             replug_s=s.replug_s,
             gone_s=s.gone_s,
             retry_s=s.retry_s,
@@ -81,7 +94,10 @@ class SimulatedDriver(Driver):
         nodes: dict[str, Node] = {}
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+                *self._command(folder),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "TMPDIR": str(folder)},  # whatever it leaves goes with the folder
             )
             assert self._process.stdout is not None
             async for line in self._process.stdout:
@@ -104,6 +120,7 @@ class SimulatedDriver(Driver):
         serials = s.serials or default_serials(s.boards)
         command = [sys.executable, "-m", "fieldstation.fleet.sim", "--dir", str(folder)]
         command += ["--answers", s.answers, "--habits", json.dumps(habits)]
+        command += ["--answer-settings", s.twin.model_dump_json()] if s.answers == "twin" else []
         command += [f"--serial={serial}" for serial in serials]
         return [*command, "--socket", s.socket] if s.socket else command
 

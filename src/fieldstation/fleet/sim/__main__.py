@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fieldstation.fleet.sim.answers import ANSWERS, load
+from fieldstation.fleet.sim.answers import ANSWERS, Ask, load
 from fieldstation.fleet.sim.board import Board
 from fieldstation.fleet.sim.firmware import Habits
 from fieldstation.fleet.sim.inotify import Inotify
@@ -27,9 +27,9 @@ from fieldstation.fleet.sim.inotify import Inotify
 class Bench:
     """All boards of one process."""
 
-    def __init__(self, folder: Path, answers: str, habits: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, ask: Ask, habits: dict[str, Any]) -> None:
         self._folder = folder
-        self._answer = load(answers)
+        self._ask = ask
         self._habits = habits
         self._inotify = Inotify()
         self._boards: dict[str, Board] = {}
@@ -54,7 +54,7 @@ class Bench:
     def _board(self, serial: str) -> Board:
         if serial not in self._boards:
             habits = Habits(**self._habits)
-            self._boards[serial] = Board(serial, self._folder, self._inotify, emit, self._answer, habits)
+            self._boards[serial] = Board(serial, self._folder, self._inotify, emit, self._ask, habits)
         return self._boards[serial]
 
     def _notices(self) -> None:
@@ -88,7 +88,12 @@ def emit(event: dict[str, Any]) -> None:
 
 async def main(arguments: argparse.Namespace) -> None:
     """Play until stdin ends."""
-    bench = Bench(arguments.dir, arguments.answers, json.loads(arguments.habits))
+    async with load(arguments.answers)(arguments.answer_settings) as ask:
+        await play(Bench(arguments.dir, ask, json.loads(arguments.habits)), arguments)
+
+
+async def play(bench: Bench, arguments: argparse.Namespace) -> None:
+    """Plug the boards in and carry out commands until stdin ends."""
     for serial in arguments.serial:
         bench.command({"cmd": "plug", "serial": serial})
 
@@ -113,6 +118,7 @@ if __name__ == "__main__":
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--serial", action="append", default=[])
     parser.add_argument("--answers", choices=sorted(ANSWERS), default="bytes")
+    parser.add_argument("--answer-settings", default="{}", help="JSON object for what computes the answers")
     parser.add_argument("--habits", default="{}", help="JSON object of delays and faults for every board")
     parser.add_argument("--socket", help="Unix socket that takes commands")
     try:

@@ -1,6 +1,7 @@
-"""What a simulated circuit does: a pure function of the bitstream's bytes and the board's serial.
+"""What a simulated circuit does. By default a pure function of the bitstream's bytes and the board's serial.
 
-So a test can tell from a result which file it belongs to and which board measured it.
+So a test can tell from a result which file it belongs to and which board measured it. The digital twin, which works out
+what the circuit really does, stands in `sim/twin.py`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import importlib
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-Answer = Callable[[bytes, str], int]
+Tell = Callable[[list[str]], None]
+# Gets kind, bitstream, serial, and what to call, now or later, with the lines that the firmware prints as its result.
+Ask = Callable[[str, bytes, str, Tell], None]
 
-# Name -> where the function is. One that really works out the circuit can stand beside the one that only hashes.
-ANSWERS = {"bytes": "fieldstation.fleet.sim.answers:answer"}
+# Name -> what makes an `Ask` for the length of a block, from the settings as JSON.
+ANSWERS = {"bytes": "fieldstation.fleet.sim.answers:hashed", "twin": "fieldstation.fleet.sim.twin:twin"}
 
 SAMPLES = 500
 _MOST_PULSES = 50_000_000
@@ -30,8 +34,29 @@ def samples(bitstream: bytes, serial: str) -> list[int]:
     return [source.randrange(4096) for _ in range(SAMPLES)]
 
 
-def load(name: str) -> Answer:
-    """Return the answer function called `name`."""
+def pulse_lines(pulses: int) -> list[str]:
+    """Return what the pulse count firmware prints."""
+    return [f", pulses: {pulses}"]
+
+
+def sample_lines(taken: list[int] | tuple[int, ...]) -> list[str]:
+    """Return what the variance firmware prints."""
+    return ["Sampling ADC", "samples: " + ",".join(map(str, taken))]
+
+
+@asynccontextmanager
+async def hashed(_: str) -> AsyncIterator[Ask]:
+    """Answer at once, from the bytes."""
+
+    def ask(kind: str, bitstream: bytes, serial: str, tell: Tell) -> None:
+        sampled = kind == "variance"
+        tell(sample_lines(samples(bitstream, serial)) if sampled else pulse_lines(answer(bitstream, serial)))
+
+    yield ask
+
+
+def load(name: str) -> Callable[[str], AbstractAsyncContextManager[Ask]]:
+    """Return what answers under `name`."""
     module, _, attribute = ANSWERS[name].partition(":")
-    function: Answer = getattr(importlib.import_module(module), attribute)
-    return function
+    made: Callable[[str], AbstractAsyncContextManager[Ask]] = getattr(importlib.import_module(module), attribute)
+    return made

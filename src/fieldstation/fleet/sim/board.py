@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstation.fleet import uf2
-from fieldstation.fleet.sim.answers import Answer
+from fieldstation.fleet.sim.answers import Ask
 from fieldstation.fleet.sim.firmware import DefaultFirmware, EvaluatingFirmware, Firmware, Habits
 from fieldstation.fleet.sim.inotify import IN_CLOSE, IN_CLOSE_WRITE, IN_OPEN, Inotify, Notice
 
@@ -26,14 +26,14 @@ Emit = Callable[[dict[str, Any]], None]
 class Board:
     """Plays one board until it is unplugged for good. `emit` gets what the kernel would tell about its nodes."""
 
-    def __init__(self, serial: str, folder: Path, inotify: Inotify, emit: Emit, answer: Answer, habits: Habits) -> None:
+    def __init__(self, serial: str, folder: Path, inotify: Inotify, emit: Emit, ask: Ask, habits: Habits) -> None:
         self.serial = serial
         self.habits = habits
         self.flashes = 0
         self._folder = folder / serial
         self._inotify = inotify
         self._emit = emit
-        self._answer = answer
+        self._ask = ask
         self._name: str | None = "default"
         self._firmware: Firmware | None = None
         self._master = self._slave = -1
@@ -104,7 +104,7 @@ class Board:
     def _boot(self) -> Firmware:
         if self._name in ("pulsecount", "variance"):
             return EvaluatingFirmware(
-                self.habits, self._say, self._vanish, kind=self._name, serial=self.serial, answer=self._answer
+                self.habits, self._say, self._vanish, kind=self._name, serial=self.serial, ask=self._ask
             )
         return (DefaultFirmware if self._name == "default" else Firmware)(self.habits, self._say, self._vanish)
 

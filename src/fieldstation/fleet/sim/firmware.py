@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fieldstation.fleet.sim.answers import Answer, samples
+from fieldstation.fleet.sim.answers import Ask
 
 BITSTREAM_BYTES = 104_090
 WAITING = "Waiting for bitstream transfer"
@@ -92,15 +92,16 @@ class EvaluatingFirmware(Firmware):
         *,
         kind: str,
         serial: str,
-        answer: Answer,
+        ask: Ask,
     ) -> None:
         super().__init__(habits, say, vanish)
         self._kind = kind
         self._serial = serial
-        self._answer = answer
+        self._ask = ask
         self._buffer = bytearray()
         self._busy = False
         self._hung = False
+        self._off = False
 
     def opened(self) -> None:
         """Greet, as the USB stack does once the host listens."""
@@ -118,6 +119,11 @@ class EvaluatingFirmware(Firmware):
             return
         if len(self._buffer) >= BITSTREAM_BYTES and not self._busy:
             self._take()
+
+    def stop(self) -> None:
+        """Power off; an answer that is still worked out comes too late."""
+        self._off = True
+        super().stop()
 
     def _begin(self) -> None:
         self._later(self.habits.watchdog_s, self._watchdog)
@@ -141,11 +147,16 @@ class EvaluatingFirmware(Firmware):
         del self._buffer[:BITSTREAM_BYTES]
         self._busy = True
         if self.habits.measure_s > 0:
-            self._later(self.habits.measure_s, lambda: self._report(bitstream))
+            self._later(self.habits.measure_s, lambda: self._measure(bitstream))
         else:
-            self._report(bitstream)
+            self._measure(bitstream)
 
-    def _report(self, bitstream: bytes) -> None:
+    def _measure(self, bitstream: bytes) -> None:
+        self._ask(self._kind, bitstream, self._serial, self._report)
+
+    def _report(self, result: list[str]) -> None:
+        if self._off:
+            return  # unplugged or flashed anew while the answer was worked out
         self._busy = False
         lines = [
             "Received bitstream in 1000 us :)",
@@ -154,11 +165,8 @@ class EvaluatingFirmware(Firmware):
         ]
         if self.habits.fault("garbage"):
             lines += ["\x00\xfepul#es: banana", ", pulses: "]
-        elif self._kind == "variance":
-            taken = samples(bitstream, self._serial)
-            lines += ["Sampling ADC", "samples: " + ",".join(map(str, taken))]
         else:
-            lines.append(f", pulses: {self._answer(bitstream, self._serial)}")
+            lines += result
         self.say("\r\n".join([*lines, "IDLE", WAITING, ""]))
         if self._buffer:
             self._begin()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import re
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from fieldstation.fleet.states.lifecycle import DEFAULT_BANNER
 BITSTREAM_BYTES = 104_090
 WAITING = "Waiting for bitstream transfer"
 WATCHDOG = "Watchdog timeout"
+CANNOT = re.compile(r"cannot measure: ([a-z_]+): (.*)")  # said by a board that knows why, such as the twin
 UNDERWAY = ("Bitstream transfer started", "Received bitstream")
 
 ATTEMPTS = 3  # of one bitstream, before it is given up with a stated failure
@@ -36,6 +38,10 @@ _PENDING = object()
 
 class TroubleError(FleetError):
     """{what}"""
+
+
+class CannotMeasureError(FleetError):
+    """The board cannot measure this circuit: {detail}."""
 
 
 @dataclass(slots=True)
@@ -52,7 +58,7 @@ class BitstreamState(AbstractState, abc.ABC):
     """Keeps a queue; flashes `firmware`, says `initialized`, then measures. Trouble means: flash and try again.
 
     Every accepted evaluation ends in one entry [id, value] of a `results` event; value None is a stated failure, with
-    its reason under the id in the event's field `reasons`.
+    its reason under the id in the event's field `reasons`, and where there is one a word for programs in `codes`.
     """
 
     blocking = False
@@ -72,6 +78,7 @@ class BitstreamState(AbstractState, abc.ABC):
         self._known: OrderedDict[str, Any] = OrderedDict()
         self._done: dict[str, list[list[Any]]] = {}
         self._reasons: dict[str, dict[str, str]] = {}
+        self._codes: dict[str, dict[str, str]] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_due = float("inf")
         self._troubles = 0
@@ -146,10 +153,14 @@ class BitstreamState(AbstractState, abc.ABC):
                 await self._arrived.wait()
             evaluation = self._queue[0]
             evaluation.attempts += 1
-            value = await self._measure(port, evaluation.data)
+            value, reason, code = None, None, ""
+            try:
+                value = await self._measure(port, evaluation.data)
+            except CannotMeasureError as error:  # trying again would not help, and the board is well
+                reason, code = str(error), str(error.fields["why"])
             self._queue.popleft()
             self._troubles = 0
-            self._finish(evaluation.id, evaluation.batch, value)
+            self._finish(evaluation.id, evaluation.batch, value, reason, code)
             async with asyncio.timeout(self.device.driver.timing.answer_s):
                 while WAITING not in await port.line():
                     pass
@@ -168,6 +179,8 @@ class BitstreamState(AbstractState, abc.ABC):
                     line = await port.line()
                     if (value := self.read(line)) is not None:
                         return value
+                    if (why := CANNOT.search(line)) is not None:
+                        raise CannotMeasureError(why=why[1], detail=why[2].strip().rstrip("."))
                     if line.startswith(UNDERWAY):
                         underway = True
                     elif WATCHDOG in line:
@@ -197,14 +210,18 @@ class BitstreamState(AbstractState, abc.ABC):
             self._finish(left.id, left.batch, None, reason)
         self.flush()
 
-    def _finish(self, key: str, batch: str, value: Any, reason: str | None = None, *, remember: bool = True) -> None:
+    def _finish(
+        self, key: str, batch: str, value: Any, reason: str | None = None, code: str = "", *, remember: bool = True
+    ) -> None:
         if remember and (reason is None or key in self._known):
-            self._known[key] = (value, reason)
+            self._known[key] = (value, reason, code)
             while len(self._known) > MEMORY:
                 self._known.popitem(last=False)
         self._done.setdefault(batch, []).append([key, value])
         if reason is not None:
             self._reasons.setdefault(batch, {})[key] = reason
+        if code:
+            self._codes.setdefault(batch, {})[key] = code
         few_left = len(self._queue) <= self._flush_at
         if few_left or self._interval_s > 0:
             self._flush_within(GATHER_S if few_left else self._interval_s)
@@ -225,11 +242,12 @@ class BitstreamState(AbstractState, abc.ABC):
             self._flush_timer.cancel()
             self._flush_timer = None
         done, self._done = self._done, {}
-        reasons, self._reasons = self._reasons, {}
+        told = {"reasons": self._reasons, "codes": self._codes}
+        self._reasons, self._codes = {}, {}
         if done:
             self.device_event_sender.sendDeviceEvents(
-                ("results", {"batch_id": batch, "results": results, "reasons": reasons[batch]}
-                 if batch in reasons else {"batch_id": batch, "results": results})
+                ("results", {"batch_id": batch, "results": results}
+                 | {name: by_batch[batch] for name, by_batch in told.items() if batch in by_batch})
                 for batch, results in done.items()
             )  # fmt: skip
 

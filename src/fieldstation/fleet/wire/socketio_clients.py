@@ -15,7 +15,7 @@ import socketio
 
 from fieldstation.core.security import Principal, Role
 from fieldstation.fleet.control import Control
-from fieldstation.fleet.control.told import Told, available
+from fieldstation.fleet.control.told import Leased, News, Told, available
 from fieldstation.fleet.model import Holder
 from fieldstation.fleet.wire.guard import PRINCIPAL
 
@@ -30,7 +30,7 @@ KEEP_MANY = 1000  # per client
 class Pending:
     """An event that its client has not acknowledged."""
 
-    text: str
+    told: Told
     since: float
     sent_at: float | None = None
 
@@ -63,7 +63,7 @@ class ClientSockets:
         self._sockets: dict[Holder, set[str]] = {}
         self._pending: dict[Holder, dict[int, Pending]] = {}
         self._numbers = itertools.count()
-        self._outgoing: asyncio.Queue[Told | str] = asyncio.Queue()  # news for everybody or a holder; or a new socket
+        self._outgoing: asyncio.Queue[News | str] = asyncio.Queue()  # news for everybody or a holder; or a new socket
         sio.on("connect", self._connect)
         sio.on("disconnect", self._disconnect)
         control.events.subscribe(self._outgoing.put_nowait)
@@ -102,11 +102,13 @@ class ClientSockets:
             try:
                 if isinstance(news, str):
                     await self._welcome(news)
+                elif isinstance(news, Leased):
+                    self._outdate(news)
                 elif news.to is None:
                     # Without acknowledgement: the newest amount is all that counts, and it is encoded once for all.
                     await self.sio.emit("event", news.text)
                 else:
-                    await self._tell(news.to, news.text)
+                    await self._tell(news.to, news)
             except Exception:
                 log.exception("an event could not be sent")
 
@@ -118,19 +120,26 @@ class ClientSockets:
         for number, message in list(self._pending.get(holder, {}).items()):
             await self._send(holder, number, message)
 
-    async def _tell(self, holder: Holder, text: str) -> None:
+    def _outdate(self, leased: Leased) -> None:
+        for number, message in list(self._pending.get(leased.holder, {}).items()):
+            if message.told.serial in leased.serials:
+                self._acknowledged(leased.holder, number)
+
+    async def _tell(self, holder: Holder, told: Told) -> None:
         waiting = self._pending.setdefault(holder, {})
         if len(waiting) >= KEEP_MANY:
             del waiting[next(iter(waiting))]
         number = next(self._numbers)
-        waiting[number] = Pending(text, time.monotonic())
+        waiting[number] = Pending(told, time.monotonic())
         await self._send(holder, number, waiting[number])
 
     async def _send(self, holder: Holder, number: int, message: Pending) -> None:
         for sid in tuple(self._sockets.get(holder, ())):
+            if number not in self._pending.get(holder, ()):
+                return  # acknowledged or out of date meanwhile
             message.sent_at = time.monotonic()
             acknowledged = partial(self._acknowledged, holder, number)
-            await self.sio.emit("event", message.text, to=sid, callback=acknowledged)
+            await self.sio.emit("event", message.told.text, to=sid, callback=acknowledged)
 
     def _acknowledged(self, holder: Holder, number: int, *arguments: object) -> None:
         waiting = self._pending.get(holder, {})

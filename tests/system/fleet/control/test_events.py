@@ -55,6 +55,22 @@ async def test_what_happened_while_the_client_was_away_is_told_when_it_is_back(a
     assert again.count("reservation end") == 0
 
 
+async def test_the_end_of_an_earlier_lease_is_not_told_to_a_client_that_holds_the_device_again(
+    api, control, worker, listeners
+):
+    # A published client forgets a device whose `reservation end` it hears; it cannot tell which lease was meant.
+    first, second = (row["serial"] for row in await api.reserve(2, name="bob"))
+    await api.post("/endall", name="bob")
+    await eventually(lambda: control.control.amount == 4)
+    assert (await api.post("/reserveserials", serials=[first], name="bob", kind="pulsecount", args={}))[0] == 200
+    bob = await listeners(control.url, "bob")
+    await eventually(lambda: bob.count("reservation end", second) == 1)
+    await eventually(lambda: bob.amounts)
+    assert bob.count("reservation end", first) == 0
+    await api.post("/endall", name="bob")
+    await eventually(lambda: bob.count("reservation end", first) == 1)
+
+
 async def test_an_event_that_nobody_acknowledged_is_told_again(api, control, worker, listeners, monkeypatch):
     monkeypatch.setattr("fieldstation.fleet.wire.socketio_clients.REPEAT_S", 0.1)
     deaf = await listeners(control.url, "bob", answer=False)
