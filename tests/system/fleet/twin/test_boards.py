@@ -100,8 +100,10 @@ def test_example_search_reaches_its_target_and_draws_its_way_there(fleet: TwinFl
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_answers_are_kept_on_disk_and_nothing_else_is(fleet: TwinFleet) -> None:
-    assert fleet.cache.is_dir()
+def test_answers_are_kept_on_disk_and_nothing_else_is(fleet: TwinFleet, tmp_path: Path) -> None:
+    with PulseCountClient(fleet.url, "ours", LOG) as client:
+        client.reserve(1, wait_for_available=True)
+        list(client.evaluateBitstreams([saved(tmp_path, "divider", design("divider"))]))
     assert {path.suffix for path in fleet.cache.iterdir()} == {".json"}
 
 
