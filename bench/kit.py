@@ -16,13 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 from rows import Row, alternate, main
 
+from fieldstation.core.errors import FieldstationError
+from fieldstation.flow.prefect_api import PrefectApi
 from fieldstation.kit.database import Database
 from fieldstation.kit.logs import get_logger
 from fieldstation.kit.transfer import receive_file, send_file
-from fieldstation.testing import mosquitto
+from fieldstation.testing import ServerProcess, free_port, mosquitto, program, wait_for
 
 MB = 1 << 20
 SIZE = int(os.environ.get("BENCH_KIT_MB", "1024")) * MB
@@ -41,6 +44,7 @@ def over_loopback(send: Callable[[socket.socket], object], receive: Callable[[so
         receiver, _ = server.accept()
     with sender, receiver:
         thread = threading.Thread(target=send, args=(sender,))
+        os.sync()  # what the measurement before left to write is not ours
         started = time.perf_counter()
         thread.start()
         receive(receiver)
@@ -72,15 +76,17 @@ def transfer(folder: Path) -> list[Row]:
         target.unlink(missing_ok=True)
         return SIZE / over_loopback(send, receive) / 1e9
 
-    def ours() -> float:
+    def ours(durable: bool) -> float:
         target.unlink(missing_ok=True)
-        return SIZE / over_loopback(lambda s: send_file(s, source), lambda s: receive_file(s, target)) / 1e9
+        with mock.patch("os.fsync", os.fsync if durable else lambda _: None):
+            return SIZE / over_loopback(lambda s: send_file(s, source), lambda s: receive_file(s, target)) / 1e9
 
     rows = []
-    for durable, words in ((True, "with fsync, as ours"), (False, "without fsync")):
-        mine, limit, ratio = alternate(ours, lambda durable=durable: raw(durable), rounds=3)
-        what = f"send_file, receive_file: {SIZE // MB} MiB over loopback"
-        rows.append(Row(what, f"{mine:.2f} GB/s", f"{limit:.2f} GB/s, sendfile to recv_into {words}", ratio, ">= 0.8"))
+    for durable, words in ((True, "both with fsync"), (False, "both without fsync")):
+        pair = (lambda durable=durable: ours(durable)), (lambda durable=durable: raw(durable))
+        mine, limit, ratio = alternate(*pair, rounds=5)
+        what = f"send_file, receive_file: {SIZE // MB} MiB over loopback, {words}"
+        rows.append(Row(what, f"{mine:.2f} GB/s", f"{limit:.2f} GB/s, sendfile to recv_into and file", ratio, ">= 0.8"))
     hashing = timed(lambda: hashlib.sha256(bytes(256 * MB))) / 256
     rows.append(Row("SHA-256 of the sessions", f"{1 / hashing / 1e3:.2f} GB/s", "it bounds a session"))
     return rows
@@ -229,6 +235,51 @@ def mqtt(folder: Path) -> list[Row]:
     ]
 
 
+def workers(folder: Path) -> list[Row]:
+    """The memory of both workers while they poll one Prefect server, each its pool."""
+    port = free_port()
+    env = {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "XDG_STATE_HOME": str(folder),
+    }
+    api = PrefectApi(env["PREFECT_API_URL"])
+    prefect = program("prefect")
+    command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    started = [ServerProcess(command, env=env)]
+
+    def polls(pool: str) -> bool:
+        found = api.call("POST", f"/work_pools/{pool}/workers/filter", {})
+        return bool(found) and found[0]["status"] == "ONLINE"
+
+    def megabytes(process: ServerProcess) -> float:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def answers() -> bool:
+        try:
+            return api.call("GET", "/health") is True
+        except FieldstationError:
+            return False
+
+    try:
+        wait_for(answers, 180, every_s=0.5)
+        for pool in ("theirs", "light"):
+            api.call("POST", "/work_pools/", {"name": pool, "type": "process"})
+        started.append(ServerProcess([prefect, "worker", "start", "--pool", "theirs"], env=env))
+        started.append(ServerProcess(["fieldstation", "flow", "worker", "--pool", "light"], env=env))
+        for pool in ("theirs", "light"):
+            wait_for(lambda pool=pool: polls(pool), 120, every_s=0.5)
+        theirs, ours = (megabytes(process) for process in started[1:])
+    finally:
+        for process in reversed(started):
+            process.kill()
+    limit = f"{theirs:.1f} MB, `prefect worker start`"
+    return [Row("`fieldstation flow worker`, idle: memory", f"{ours:.1f} MB", limit, ours / theirs, "< 30 MB")]
+
+
 def imports() -> list[Row]:
     def milliseconds(statement: str) -> float:
         return timed(lambda: subprocess.run([sys.executable, "-c", statement], check=True)) * 1e3
@@ -247,7 +298,7 @@ def imports() -> list[Row]:
 
 def measure() -> list[Row]:
     rows = []
-    for bench in (transfer, database, logs, mqtt):
+    for bench in (transfer, database, logs, mqtt, workers):
         with tempfile.TemporaryDirectory() as folder:
             rows += bench(Path(folder))
     return rows + imports()

@@ -80,7 +80,8 @@ def run(entry: str, parameters: tuple[str, ...]) -> None:
             raise FlowEntryError(f"The parameter {parameter} is not NAME=VALUE.")
         given[key] = value
     state = _load(entry)(**given, return_state=True)
-    click.echo(f"{state.name}: {state.message or ''}")
+    said = state.message or (state.result() if state.is_completed() else None)
+    click.echo(state.name if said is None else f"{state.name}: {said}")
     if not state.is_completed():
         raise SystemExit(1)
 

@@ -22,7 +22,6 @@ from fieldstation.cli.pipeline_reach import (
     json_option,
     manifest_argument,
     nats_option,
-    nats_secrets,
     print_table,
     product_of,
     product_option,
@@ -101,6 +100,7 @@ def up(
     (KAI_NATS_USER, KAI_NATS_PASSWORD, KAI_NATS_TOKEN).
     """
     from fieldstation.core.service import STOP_DEADLINE_S, run
+    from fieldstation.pipeline.config import nats_secrets
     from fieldstation.pipeline.local import PipelineService, PipelineSettings
     from fieldstation.pipeline.state import folder_of
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fieldstation.pipeline.names import product_of as product_of  # light: no extra is imported
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -22,22 +22,10 @@ nats_option = click.option("--nats", "nats_url", default="", help="NATS address;
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def product_of(product: str, manifest: Path) -> str:
-    """The product's name: as given, or the folder's, made to fit the name rule."""
-    name = product or manifest.resolve().parent.name
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:20] or "local"
-
-
-def nats_secrets() -> dict[str, str]:
-    """User, password and token of the NATS server, from the environment: they do not belong on a command line."""
-    found = {key: os.environ.get(f"KAI_NATS_{key.upper()}", "") for key in ("user", "password", "token")}
-    return {key: value for key, value in found.items() if value}
-
-
 def with_plan(manifest: Path, product: str, folder: Path, nats_url: str, use: Any) -> Any:
     """Connect to the pipeline's NATS, call `use(js, plan)`, close."""
     from fieldstation.pipeline import state
-    from fieldstation.pipeline.config import Nats
+    from fieldstation.pipeline.config import Nats, nats_secrets
     from fieldstation.pipeline.manifest import load
     from fieldstation.pipeline.plan import make_plan
     from fieldstation.pipeline.wire.connection import connect

@@ -9,6 +9,7 @@ _MODULES = {
         "approve approved evaluate record_frames request_slack_approval reserve_devices run_command_on_worker "
         "wait_for_reading"
     ),
+    "pipelines": "run_pipeline",
     "serve": "ensure_pool example_shell_command_flow flow task",
 }
 

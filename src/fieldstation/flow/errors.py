@@ -57,3 +57,7 @@ class CommandRefusedError(FieldstationError):
 
 class PrefectUnreachableError(FieldstationError):
     """The Prefect server {url} cannot be used: {problem}. Check PREFECT_API_URL."""
+
+
+class PipelineStartError(FieldstationError):
+    """The pipeline of {manifest} could not be started: {problem}. `fieldstation pipeline up` shows more."""

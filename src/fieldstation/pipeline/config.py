@@ -6,6 +6,7 @@ Lenient on unknown keys, because the files are written by other managers too; st
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import Annotated, Any
 
@@ -256,3 +257,9 @@ def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
         else:
             found[key] = field
     return found
+
+
+def nats_secrets() -> dict[str, str]:
+    """User, password and token of the NATS server, from the environment: they do not belong on a command line."""
+    found = {key: os.environ.get(f"KAI_NATS_{key.upper()}", "") for key in ("user", "password", "token")}
+    return {key: value for key, value in found.items() if value}

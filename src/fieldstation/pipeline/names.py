@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 VERSION = re.compile(r"v\d+\.\d+\.\d+")
@@ -41,6 +42,12 @@ class WorkflowNames:
         if scope == "workflow":
             return f"{self.stream}_{store}"
         return f"{self.product}_{self.version.replace('.', '_')}_{store}"
+
+
+def product_of(product: str, manifest: Path) -> str:
+    """The product's name: as given, or the folder's, made to fit the name rule."""
+    name = product or manifest.resolve().parent.name
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:20] or "local"
 
 
 def durable(subject: str, process: str) -> str:

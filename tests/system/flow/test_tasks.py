@@ -1,12 +1,15 @@
 """Ready-made tasks with the simulated lab: boards, frames, readings, a question with an answer."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -24,9 +27,17 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A control that gives a dead client's boards back after two seconds, and a worker with two boards."""
-    env = {"FIELDSTATION_FLEET_CONTROL_GRACE_S": "2", "SLACK_BOT_TOKEN": ""}
+def slack() -> Iterator[FakeSlack]:
+    with FakeSlack(("#lab",)) as fake:
+        yield fake
+
+
+@pytest.fixture
+def bench(tmp_path: Path, slack: FakeSlack) -> Iterator[dict[str, str]]:
+    """A control that gives a dead client's boards back after two seconds and shows its questions in the fake Slack,
+    and a worker with two boards."""
+    env = {"FIELDSTATION_FLEET_CONTROL_GRACE_S": "2"}
+    slack.set_environment(SimpleNamespace(setenv=env.__setitem__))
     database = f"sqlite:///{tmp_path}/control.db"
     control = ServerProcess(["fieldstation", "fleet", "control", "--port", "0", "--database", database], env=env)
     url = control.wait_ready(60)
@@ -48,9 +59,6 @@ def bench(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def free(url: str) -> int:
-    import json
-    from urllib.request import urlopen
-
     with urlopen(f"{url}/available", timeout=5) as answer:
         return int(json.load(answer)["amount"])
 
@@ -73,6 +81,35 @@ def test_the_example_reserves_evaluates_asks_and_acts(bench: dict[str, str]) -> 
         client.approve(asked.id)
         assert running.wait(90) == 0, running.output
         assert client.get(asked.id).state == "used"
+        wait_for(lambda: free(bench["FIELDSTATION_CONTROL"]) == 2, 30, every_s=0.2)
+    finally:
+        running.kill()
+
+
+def test_the_example_goes_on_when_the_button_in_slack_is_pressed(bench: dict[str, str], slack: FakeSlack) -> None:
+    running = start_example(bench)
+    try:
+        question = slack.wait_for_text("moving on with", 150)
+        assert "2 boards answered" in json.dumps(question.blocks)
+        assert free(bench["FIELDSTATION_CONTROL"]) == 0
+        slack.press(question.ts, "approve", "U_ADA", timeout_s=30)
+        assert running.wait(90) == 0, running.output
+        assert "moving on with" in running.output
+        [record] = ApprovalsClient(bench["FIELDSTATION_CONTROL"]).listing("used")
+        assert [answer.who for answer in record.answers] == ["slack:U_ADA"]
+        wait_for(lambda: free(bench["FIELDSTATION_CONTROL"]) == 2, 30, every_s=0.2)
+    finally:
+        running.kill()
+
+
+def test_the_example_does_nothing_when_the_button_says_no(bench: dict[str, str], slack: FakeSlack) -> None:
+    running = start_example(bench)
+    try:
+        slack.press(slack.wait_for_text("moving on with", 150).ts, "deny", "U_BOB", timeout_s=30)
+        assert running.wait(90) == 0, running.output
+        assert "stopped: denied" in running.output
+        [record] = ApprovalsClient(bench["FIELDSTATION_CONTROL"]).listing("denied")
+        assert [answer.who for answer in record.answers] == ["slack:U_BOB"]
         wait_for(lambda: free(bench["FIELDSTATION_CONTROL"]) == 2, 30, every_s=0.2)
     finally:
         running.kill()

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,53 @@ def test_the_nearest_env_file_is_loaded_and_what_is_set_already_wins(
     monkeypatch.setenv("FS_TEST_A", "environment")
     assert setting("FS_TEST_A") == "environment"
     assert setting("FS_TEST_B") == "file"
+
+
+def test_the_nearest_file_alone_is_read_whole_and_its_forms_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "project"
+    below.mkdir()
+    (tmp_path / ".env").write_text("FS_TEST_A=above\nFS_TEST_B=above\n")
+    (below / ".env").write_text("# the lab\nexport FS_TEST_A='of the project'  # quoted\n")
+    monkeypatch.chdir(below)
+    assert setting("FS_TEST_A") == "of the project"
+    assert setting("FS_TEST_B", "default") == "default"
+    (below / ".env").unlink()
+    (below / ".env").mkdir()  # a folder of that name is no file
+    assert load_env() == tmp_path / ".env"
+    assert setting("FS_TEST_B") == "above"
+
+
+def test_an_empty_variable_counts_as_not_set_and_the_file_does_not_fill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("FS_TEST_A=file\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FS_TEST_A", "")
+    assert setting("FS_TEST_A", "default") == "default"
+
+
+TOOLS = """
+import os, sys
+import fieldstation.kit.aws_iot, fieldstation.kit.slack
+from fieldstation.kit.mqtt_model import settings_from_environment
+assert "MQTT_BROKER" not in os.environ, "importing reads nothing"
+os.chdir(sys.argv[1])  # after the imports: the search starts where a tool is used
+settings = settings_from_environment()
+print(settings.host, settings.port, fieldstation.kit.slack.default_channel())
+"""
+
+
+def test_the_tools_take_the_documented_variables_from_the_file_of_the_folder_they_are_used_in(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MQTT_BROKER=roof.lab\nMQTT_PORT=1884\nDEFAULT_SLACK_CHANNEL='#lab'\n")
+    (tmp_path / "below").mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MQTT_", "DEFAULT_SLACK"))}
+    done = subprocess.run(
+        [sys.executable, "-c", TOOLS, tmp_path / "below"], cwd="/", env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == "roof.lab 1884 #lab\n", done.stderr
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
