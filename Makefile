@@ -22,7 +22,7 @@ demo: venv ## everything simulated, on this machine; prints a report and ends
 	$(BIN)/fieldstation demo --once
 
 test: venv packages ## all tests but the long ones; installs the Debian packages they need when run as root
-	$(PYTEST) -n 2 --dist loadfile --timeout 60 -m "not soak" --ignore=tests/interop tests
+	$(BIN)/python tools/run_tests.py --ignore=tests/interop tests
 
 check: venv ## format, lint, types, imports, unit tests: the gate before a commit, under a minute
 	$(BIN)/ruff format --check .

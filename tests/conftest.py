@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("tests that could not run here", red=True)
         for sentence, nodeid in sorted(missing):
             terminalreporter.write_line(f"{nodeid}: {sentence}")
+
+
+def pytest_sessionfinish(session):
+    """Leave the names of what failed for tools/run_tests.py; xdist's workers report to the one that writes."""
+    place = os.environ.get("FIELDSTATION_FAILED_TESTS")
+    if place and not hasattr(session.config, "workerinput"):
+        stats = session.config.pluginmanager.get_plugin("terminalreporter").stats
+        failed = {report.nodeid for key in ("failed", "error") for report in stats.get(key, [])}
+        Path(place).write_text("\n".join(sorted(failed)))

@@ -98,9 +98,9 @@ def test_nothing_is_overwritten_and_wrong_words_are_one_sentence(tmp_path):
         (("check", tmp_path / "none"), "does not exist"),
         (("init", tmp_path / "none.json"), "cannot be read"),
         (("record", tmp_path / "d", "--host", "127.0.0.1:1"), "not an empty folder"),
-        (("record", tmp_path / "new", "--host", "127.0.0.1:1"), "no DaqData server answers"),
+        (("record", tmp_path / "new", "--host", "127.0.0.1:1"), "does not answer a ping"),
         (("replay", tmp_path, "--port", "0"), "no frame to replay"),
-        (("view", "--host", "127.0.0.1:1", "--out", tmp_path / "x.png"), "no DaqData server answers"),
+        (("view", "--host", "127.0.0.1:1", "--out", tmp_path / "x.png"), "does not answer a ping"),
     ]:
         done = stream(*words)
         assert done.returncode == 1, (words, done.stdout, done.stderr)

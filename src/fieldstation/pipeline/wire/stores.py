@@ -7,9 +7,11 @@ import datetime
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import nats.errors
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext, kv
 from nats.js.errors import (
     APIError,
@@ -20,17 +22,27 @@ from nats.js.errors import (
     NoKeysError,
     NotFoundError,
     ObjectNotFoundError,
+    ServiceUnavailableError,
 )
 from nats.js.object_store import ObjectStore
 
+from fieldstation.core.retry import retry
 from fieldstation.pipeline.bus import Bucket, Objects
 from fieldstation.pipeline.errors import BucketMissingError
+
+T = TypeVar("T")
+
+ELECTION_S = 30.0  # servers of a cluster that lost one need a moment to agree who answers for its streams
+
+
+async def _patiently(open_store: Callable[[], Awaitable[T]]) -> T:
+    return await retry(open_store, on=(TimeoutError, NoRespondersError, ServiceUnavailableError), deadline_s=ELECTION_S)
 
 
 async def open_bucket(js: JetStreamContext, name: str, url: str) -> Bucket:
     """Open a key-value bucket, or raise BucketMissingError."""
     try:
-        return _Bucket(await js.key_value(name))
+        return _Bucket(await _patiently(lambda: js.key_value(name)))
     except (BucketNotFoundError, NotFoundError) as error:
         raise BucketMissingError(kind="key-value bucket", bucket=name, url=url) from error
 
@@ -38,7 +50,7 @@ async def open_bucket(js: JetStreamContext, name: str, url: str) -> Bucket:
 async def open_objects(js: JetStreamContext, name: str, url: str) -> Objects:
     """Open an object store, or raise BucketMissingError."""
     try:
-        return _Objects(js, name, await js.object_store(name))
+        return _Objects(js, name, await _patiently(lambda: js.object_store(name)))
     except (BucketNotFoundError, NotFoundError) as error:
         raise BucketMissingError(kind="object store", bucket=name, url=url) from error
 
