@@ -10,7 +10,7 @@ from fieldstation.station.lock import with_automation_lock
 from fieldstation.station.mainloop import Station
 from fieldstation.station.place import STATION_DIR, Place, current_place, place_of, read_dotenv
 from fieldstation.station.project import open_project
-from fieldstation.station.updates.pointer import STARTED_BY_POINTER, somebody_else_in_force
+from fieldstation.station.updates.pointer import STARTED_BY_POINTER, remember_python, somebody_else_in_force
 
 
 def run() -> None:
@@ -24,6 +24,7 @@ def run() -> None:
         # A unit or cron line that still names the old folder: the version in force starts in its place.
         os.execv(place.pointer, [str(place.pointer), "run"])  # noqa: S606 - our own script
     with with_automation_lock():
+        remember_python(place)
         step = Station(place, open_project(place)).run()
     if step == "switch":
         sys.stdout.flush()

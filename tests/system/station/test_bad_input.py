@@ -51,7 +51,6 @@ def test_every_bad_config_is_rejected_with_its_reason_and_the_station_goes_on(ma
     wait_for(lambda: (9, "accepted") in counter.answers(), 30)
 
 
-@pytest.mark.soak  # now and then the station that was switched back stands still after its start; cause not found yet
 def test_a_config_whose_procedure_crashes_at_start_is_rolled_back(make_station, config_for, line, counter):
     picky = (
         "import time\ndef run(config, logger):\n    assert config.general.config_revision == 1\n    time.sleep(600)\n"

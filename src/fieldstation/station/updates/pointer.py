@@ -50,9 +50,28 @@ exec "$python" -m fieldstation station "${{@:-status}}"
 
 
 def python_of(directory: Path) -> Path:
-    """Return the interpreter of a version; our own when the project has no environment (development)."""
+    """Return the interpreter of a version: of its own environment, or what ran it when it has none (development)."""
     own = directory / ".venv" / "bin" / "python"
-    return own if own.exists() else Path(sys.executable)
+    if own.exists():
+        return own
+    with contextlib.suppress(OSError):
+        return Path(_outside(directory.parent).read_text())
+    return Path(sys.executable)
+
+
+def remember_python(place: Place) -> None:
+    """Note what runs a version without an environment of its own.
+
+    A later version that rolls back runs in its own environment, which is removed once it is not in force any more.
+    """
+    ours = Path(sys.executable)
+    note = _outside(place.root_dir)
+    if not ours.is_relative_to(place.root_dir) and (not note.exists() or note.read_text() != str(ours)):
+        write_file(note, str(ours))
+
+
+def _outside(root: Path) -> Path:
+    return root / ".python"
 
 
 def _counter(place: Place) -> Path:
