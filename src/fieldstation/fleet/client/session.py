@@ -26,6 +26,7 @@ from fieldstation.fleet.errors import NotHeldError, ReservationFailedError
 
 log = logging.getLogger(__name__)
 
+ANSWER_S = 5.0  # for control's answer to a reservation that was called off while it was asked for
 READY_TIMEOUT_S = 120.0  # a board that is flashed needs seconds; after this it is given back
 EXTEND_AT_MOST_S = 600.0
 REACH_S = 20.0  # an advertised address where nobody answers is usually a wrong one
@@ -131,9 +132,18 @@ class FleetClient(Connection):
         on_wait: Callable[[Place], None] | None,
         ready_timeout_s: float,
     ) -> list[str]:
-        taken = {
-            held.row.serial: held for held in await ask_for(self.control, path, asked, wait_s=wait_s, on_wait=on_wait)
-        }
+        asking = asyncio.ensure_future(ask_for(self.control, path, asked, wait_s=wait_s, on_wait=on_wait))
+        try:
+            taken = {held.row.serial: held for held in await asyncio.shield(asking)}
+        except asyncio.CancelledError:
+            # Control may have granted it already: what we are not told of we could not end. A place in the queue is
+            # given up by hanging up.
+            if wait_s:
+                asking.cancel()
+            await asyncio.wait([asking], timeout=ANSWER_S)
+            if asking.done() and not asking.cancelled() and asking.exception() is None:
+                self._held |= {held.row.serial: held for held in asking.result()}
+            raise
         self._held |= taken
         waiting = self._ready.expect(taken)
         try:
