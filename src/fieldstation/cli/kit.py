@@ -177,7 +177,7 @@ def send_file(
     with ExitStack() as stack:
         progress = stack.enter_context(_progress(file.name))
         if legacy:
-            _send_plainly(file, name, "0.0.0.0" if listen else host, port, tls, ca, timeout_s, progress)  # noqa: S104
+            _send_plainly(file, name, "0.0.0.0" if listen else host, port, tls, ca, timeout_s, progress)  # noqa: S104 - the documented word for "listen everywhere"
             return
         from fieldstation.kit.transfer_session import TransferClient
 

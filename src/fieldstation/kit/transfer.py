@@ -124,7 +124,7 @@ def _accept_one(host: str, port: int, timeout_s: float | None) -> socket.socket:
         problem = (
             "nobody came in time" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or error
         )
-        raise TransferConnectError(host=host or "0.0.0.0", port=port, problem=problem) from error  # noqa: S104
+        raise TransferConnectError(host=host or "0.0.0.0", port=port, problem=problem) from error  # noqa: S104 - the documented word for "listen everywhere"
     sock.settimeout(None)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock

@@ -32,9 +32,9 @@ class ConversionError(FieldstationError):
 class Store(Protocol):
     """Where columns go: append to `group/name`, remember attributes, finish."""
 
-    def append(self, group: str, name: str, rows: np.ndarray[Any, Any]) -> None: ...  # noqa: D102
-    def attributes(self, group: str, values: dict[str, Any]) -> None: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
+    def append(self, group: str, name: str, rows: np.ndarray[Any, Any]) -> None: ...  # noqa: D102 - a protocol: the name says it
+    def attributes(self, group: str, values: dict[str, Any]) -> None: ...  # noqa: D102 - a protocol: the name says it
+    def close(self) -> None: ...  # noqa: D102 - a protocol: the name says it
 
 
 class ZarrStore:

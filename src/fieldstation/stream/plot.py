@@ -32,8 +32,8 @@ class Plot(Protocol):
 
     figure: Any
 
-    def update(self, parsed: Mapping[str, Any]) -> bool: ...  # noqa: D102
-    def draw(self) -> None: ...  # noqa: D102
+    def update(self, parsed: Mapping[str, Any]) -> bool: ...  # noqa: D102 - a protocol: the name says it
+    def draw(self) -> None: ...  # noqa: D102 - a protocol: the name says it
 
 
 class _Paced:

@@ -16,8 +16,8 @@ from fieldstation.stream.writer import PffWriter, run_folder, utc_stamp
 class Recorder(Protocol):
     """Takes frames in the order in which they arrive."""
 
-    def add(self, frame: Frame) -> None: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
+    def add(self, frame: Frame) -> None: ...  # noqa: D102 - a protocol: the name says it
+    def close(self) -> None: ...  # noqa: D102 - a protocol: the name says it
 
 
 class PffRecorder:

@@ -51,6 +51,6 @@ report["serials"] = client.getSerials()
 print(json.dumps(report), flush=True)
 client.stop()
 # The published client keeps threads that do not end by themselves.
-import os  # noqa: E402
+import os  # noqa: E402 - after the setting it depends on
 
 os._exit(0)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 os.chdir(tempfile.mkdtemp())  # it writes its logs into the current directory
-from panoseti_grpc.daq_data.client import AioDaqDataClient, DaqDataClient  # noqa: E402
+from panoseti_grpc.daq_data.client import AioDaqDataClient, DaqDataClient  # noqa: E402 - after the setting it depends on
 
 ADDED = ("wr_unix_timestamp", "pkt_unix_timestamp", "pandas_unix_timestamp")
 

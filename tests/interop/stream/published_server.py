@@ -8,8 +8,8 @@ from importlib.resources import files
 
 port, folder = sys.argv[1:3]
 os.chdir(folder)
-import grpc  # noqa: E402
-from panoseti_grpc.daq_data import server as published  # noqa: E402
+import grpc  # noqa: E402 - after the setting it depends on
+from panoseti_grpc.daq_data import server as published  # noqa: E402 - after the setting it depends on
 
 config = json.loads((files("panoseti_grpc.daq_data") / "config" / "daq_data_server_config.json").read_text())
 config["unix_domain_socket"] = f"unix://{folder}/daq.sock"

@@ -93,7 +93,7 @@ async def test_ten_thousand_publishes_without_broker_and_two_kills_all_arrive_in
         async with MqttOutbox(client(broker), tmp_path / "outbox.db") as outbox:
             await outbox.flush(40)
             owed = outbox.waiting
-        total = lambda: sum(len(numbers) for numbers in heard.values())  # noqa: E731
+        total = lambda: sum(len(numbers) for numbers in heard.values())  # noqa: E731 - a name for one expression
         await until(lambda: total() >= second)
     everything = sorted(number for numbers in heard.values() for number in numbers)
     assert owed == 0

@@ -359,7 +359,7 @@ else:
 print(int(peak.split()[1]) // 1024)
 """
     port = str(free_port())
-    run = lambda role, path: subprocess.Popen(  # noqa: E731
+    run = lambda role, path: subprocess.Popen(  # noqa: E731 - a name for one expression
         [sys.executable, "-c", script, role, port, str(path)], stdout=subprocess.PIPE, text=True
     )
     sender, receiver = run("send", big), run("receive", folder / "copy")
@@ -386,7 +386,7 @@ def test_a_file_sent_in_a_session_is_there_when_send_returns(listener: TransferL
 def test_a_cut_line_is_resumed_where_it_broke(listener: TransferListener, folder: Path) -> None:
     source = folder.parent / "source"
     source.write_bytes(random.randbytes(5_000_000))
-    with pytest.raises(OSError), TransferClient(*listener.address) as client:  # noqa: PT012
+    with pytest.raises(OSError), TransferClient(*listener.address) as client:  # noqa: PT012 - the error may come from either line
 
         def cut(done: int, total: int) -> None:
             if done >= 3_000_000:

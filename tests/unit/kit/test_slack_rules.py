@@ -78,7 +78,7 @@ class Api:
 
 
 def sink(api: Api, pauses: list[float], capacity: int = 1000) -> SlackLoguruSink:
-    return SlackLoguruSink("t", "#c", api=api, sleep=pauses.append, capacity=capacity)  # type: ignore[arg-type]
+    return SlackLoguruSink("t", "#c", api=api, sleep=pauses.append, capacity=capacity)  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
 
 
 def test_a_thousand_errors_are_few_posts() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,7 +14,7 @@ from fieldstation.cli.station.place import (
     json_option,
     print_json,
 )
-from fieldstation.station.place import Place, current_place
+from fieldstation.station.place import current_place
 
 
 @click.command()
@@ -120,21 +118,3 @@ def info(as_json: bool) -> None:
         return
     for key, value in facts.items():
         click.echo(f"{key:12} {value}")
-
-
-def _snapshot(place: Place) -> dict[str, Any] | None:
-    import urllib.error
-    import urllib.request
-
-    from fieldstation.station.mainloop import health_url
-
-    url = health_url(place.data_dir)
-    if url is None:
-        return None
-    try:
-        with urllib.request.urlopen(url + "/health", timeout=5) as response:  # noqa: S310 - our own loopback address
-            return dict(json.load(response))
-    except urllib.error.HTTPError as error:
-        return dict(json.load(error))
-    except OSError:
-        return None

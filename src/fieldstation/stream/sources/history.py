@@ -69,7 +69,7 @@ def merged(wanted: Wanted, begin: dict[Key, Position], end: dict[Key, Extent]) -
 class Follows(Protocol):
     """A source that can run a job between two reads; see PffSource.in_thread."""
 
-    async def in_thread(self, job: Callable[[RunFollower], Any], then: Callable[[Any], Any]) -> None: ...  # noqa: D102
+    async def in_thread(self, job: Callable[[RunFollower], Any], then: Callable[[Any], Any]) -> None: ...  # noqa: D102 - a protocol: the name says it
 
 
 class RunHistory:

@@ -59,7 +59,7 @@ class ReplaySource:
             frames = await asyncio.to_thread(self._frames, root)
             began: float | None = None
             first_time = 0.0
-            while batch := await asyncio.to_thread(lambda: list(itertools.islice(frames, _BATCH))):  # noqa: B023
+            while batch := await asyncio.to_thread(lambda: list(itertools.islice(frames, _BATCH))):  # noqa: B023 - the list is made before the loop goes on
                 for frame in batch:
                     if self._speed > 0 and frame.time > 0:
                         if began is None:

@@ -52,11 +52,11 @@ def status_of(error: Exception) -> grpc.StatusCode:
 class Context(Protocol):
     """What we use of grpc.aio.ServicerContext."""
 
-    async def write(self, message: bytes) -> None: ...  # noqa: D102
-    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any = ()) -> None: ...  # noqa: D102
-    def invocation_metadata(self) -> Any: ...  # noqa: D102
-    def set_trailing_metadata(self, metadata: Any) -> None: ...  # noqa: D102
-    def peer(self) -> str: ...  # noqa: D102
+    async def write(self, message: bytes) -> None: ...  # noqa: D102 - a protocol: the name says it
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any = ()) -> None: ...  # noqa: D102 - a protocol: the name says it
+    def invocation_metadata(self) -> Any: ...  # noqa: D102 - a protocol: the name says it
+    def set_trailing_metadata(self, metadata: Any) -> None: ...  # noqa: D102 - a protocol: the name says it
+    def peer(self) -> str: ...  # noqa: D102 - a protocol: the name says it
 
 
 class DaqData:
