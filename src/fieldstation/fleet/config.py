@@ -59,6 +59,11 @@ class ControlConfig(BaseModel):
     )
     command_s: float = Field(10, gt=0, description="Limit for a worker's answer to reboot and delete, in seconds.")
     tick_s: float = Field(0.5, gt=0, description="How often deadlines are looked at, in seconds.")
+    leader_lease_s: float = Field(
+        3,
+        gt=0,
+        description="Two controls on one PostgreSQL: the other takes over after hearing nothing for so many seconds.",
+    )
     sockets_per_client: int = Field(32, ge=1, description="Open sockets that one client name may have.")
     queue_limit: int = Field(1000, ge=1, description="Requests that may stand in the queue at once.")
 

@@ -39,7 +39,7 @@ class LeaseRefusedError(FleetError):
 
 
 class NotLeaderError(FleetError):
-    """This control is not the leader now; ask the other control, or again in a few seconds."""
+    """This control does not lead now, but {leader}. Ask that one, or again in a few seconds."""
 
 
 class WorkerUnreachableError(FleetError):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from fieldstation.core.config import load
 from fieldstation.core.security import Principal
 from fieldstation.core.service import Service
+from fieldstation.fleet.control.while_leading import WhileLeading
 from fieldstation.fleet.wire.control_server import ControlService
 from fieldstation.fleet.wire.guard import PRINCIPAL
 from fieldstation.flow.approvers.slack import SlackApprover
@@ -27,14 +28,25 @@ def approvals_config(file: Path | None = None, **options: Any) -> ApprovalsConfi
 def approvals(server: ControlService, config: ApprovalsConfig | None = None) -> tuple[Desk, list[Service]]:
     """Mount `/api/approvals` on the control (before it starts); returns the desk and the services to run beside it.
 
-    They start after the control: it opens the database.
+    They start after the control: it opens the database. Of two controls only the leader closes what is expired and
+    speaks to Slack.
     """
     config = config or approvals_config()
+    control = server.control
     desk = Desk(server.store)
     server.app.include_router(router(desk, _principal))
-    services: list[Service] = [desk]
+    services: list[Service] = [WhileLeading(desk.name, control, lambda: desk)]
     if setting("SLACK_BOT_TOKEN"):
-        services.append(SlackApprover(desk, channel=config.slack_channel, users=config.slack_users))
+
+        def slack() -> SlackApprover:
+            return SlackApprover(
+                desk,
+                channel=config.slack_channel,
+                users=config.slack_users,
+                may_post=lambda: control.leadership.sure,
+            )
+
+        services.append(WhileLeading(SlackApprover.name, control, slack))
     return desk, services
 
 

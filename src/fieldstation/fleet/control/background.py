@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
+from fieldstation.fleet.errors import NotLeaderError
+
 log = logging.getLogger(__name__)
 
 
@@ -19,6 +21,7 @@ class Background:
         self._closed = False
 
     async def __aenter__(self) -> Background:
+        self._closed = False
         return self
 
     async def __aexit__(
@@ -42,5 +45,7 @@ class Background:
     async def _guard(work: Coroutine[Any, Any, None], name: str) -> None:
         try:
             await work
+        except NotLeaderError as error:
+            log.info("%s is left to the other control: %s", name, error)
         except Exception:
             log.exception("%s failed", name)

@@ -16,11 +16,13 @@ from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.control.background import Background
 from fieldstation.fleet.control.index import Holding
+from fieldstation.fleet.control.leadership import Leadership
 from fieldstation.fleet.control.leases import Call, Leases
 from fieldstation.fleet.control.lines import Lines
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.control.reservations import Reservations
 from fieldstation.fleet.control.waiting import Queue
+from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
 from fieldstation.fleet.store import Store, ledger, tokens
@@ -28,6 +30,7 @@ from fieldstation.fleet.store import Store, ledger, tokens
 log = logging.getLogger(__name__)
 
 TOKENS_S = 2.0  # how long a revoked token may still work
+SETTLE_S = 2.0  # how long a reservation waits for workers that were there when we began to lead
 MISS_S = 0.5  # unknown tokens make us look again, but not at every guess
 
 
@@ -37,6 +40,9 @@ class Control:
     def __init__(self, config: ControlConfig, store: Store, call: Call) -> None:
         self.config = config
         self.store = store
+        self.leadership = Leadership(store, lease_s=config.leader_lease_s)
+        self.leads = False
+        self.leading: Publisher[bool] = Publisher()  # whether we lead, at each change
         self.events: Publisher[say.News] = Publisher()
         self.background = Background()
         self.record = Record(store)
@@ -51,7 +57,6 @@ class Control:
             lease_s=config.lease_s,
             assign_wait_s=config.assign_wait_s,
         )
-        self.reservations = Reservations(self.record, self.leases, self.queue, command_s=config.command_s)
         self.lines = Lines(
             self.record,
             self.leases,
@@ -63,19 +68,66 @@ class Control:
             dead_after_s=config.dead_after_s,
             return_s=config.return_s,
         )
+        self.reservations = Reservations(
+            self.record, self.leases, self.queue, settled=self.lines.settled, command_s=config.command_s
+        )
         self.terms = Terms(config.lease_s, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
         self.amount = 0
         self._tokens: dict[str, Principal] = {}
         self._tokens_read_at = 0.0
 
-    async def start(self) -> None:
-        """Read the database. No lease ends by a restart, and the grace clocks begin anew."""
+    async def start(self, name: str, *, port_is_ours: bool) -> None:
+        """Lead if nobody else does, or stand by. `name` is our `host:port`; see `Leadership.seek`."""
+        self.leadership.name = name
+        if await self.leadership.seek(first=port_is_ours):
+            await self._take_over()
+
+    async def run(self) -> None:
+        """Lead and stand by in turn, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_tokens(), name="tokens")
+            while True:
+                if not self.leads:
+                    await self._stand_by()
+                await self._lead()
+                await self._step_down()
+
+    async def stop(self) -> None:
+        """Write what is not on disk yet, and let the other control lead."""
+        try:
+            if self.leads:
+                await self.record.flush()
+                await self.leadership.leave()
+        finally:
+            await asyncio.to_thread(self.store.close)
+
+    def must_lead(self) -> None:
+        """Raise NotLeaderError when we do not lead."""
+        if not self.leads:
+            holder = self.leadership.holder
+            raise NotLeaderError(leader=holder if holder not in ("", self.leadership.name) else "another control")
+
+    async def _stand_by(self) -> None:
+        log.info("standing by; %s leads", self.leadership.holder or "nobody")
+        while not self.leads:
+            await self.leadership.wait()
+            try:
+                await self._take_over()
+            except (StoreError, NotLeaderError) as error:
+                log.error("cannot take over: %s", error)
+                await self.leadership.leave()
+                await asyncio.sleep(1)
+
+    async def _take_over(self) -> None:
+        """Read the database. No lease ends by a restart or a new leader, and the grace clocks begin anew."""
         contents = await self.record.load()
         now = time.monotonic()
         hosts = {device.worker for device in contents.devices} | {lease.worker for lease in contents.leases}
         for worker in contents.workers:
             if worker.state is WorkerState.DEAD and worker.name not in hosts:
                 continue  # all its devices were deleted; its row stays for the history of leases
+            if worker.state is WorkerState.ONLINE:
+                self.lines.expected.add(worker.name)
             state = WorkerState.DEAD if worker.state is WorkerState.DEAD else WorkerState.UNREACHABLE
             self.index.workers[worker.name] = replace(worker, state=state)
         for device in contents.devices:
@@ -86,26 +138,38 @@ class Control:
             left_s = left_after_restart((lease.until - datetime.now(UTC)).total_seconds(), self.terms)
             idle_since = now if lease.had_socket else None
             self.index.add(Holding(lease, now + left_s, idle_since=idle_since, noted=lease.had_socket))
-        await self.refresh_tokens()
+        self.leads = True
         self._changed()
+        self.leading.publish(True)
 
-    async def run(self) -> None:
-        """Keep the clocks until cancelled."""
+    async def _lead(self) -> None:
+        """Keep the clocks until another control leads."""
         async with self.background:
             for worker in self.index.workers.values():
                 if worker.state is not WorkerState.DEAD:
                     self.lines.unreachable(worker.name)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.record.keep_flushed(), name="flush")
-                group.create_task(self._tick(), name="clock")
-                group.create_task(self._watch_tokens(), name="tokens")
+                work = {
+                    "flush": self.record.keep_flushed(),
+                    "clock": self._tick(),
+                    "settle": self.lines.settle(SETTLE_S),
+                }
+                tasks = [group.create_task(one, name=name) for name, one in work.items()]
+                await self.leadership.hold()
+                for task in tasks:
+                    task.cancel()
 
-    async def stop(self) -> None:
-        """Write what is not on disk yet."""
-        try:
-            await self.record.flush()
-        finally:
-            await asyncio.to_thread(self.store.close)
+    async def _step_down(self) -> None:
+        """Forget everything: the other control knows better from now on."""
+        self.leads = False
+        self.leadership.stand_by()
+        self.leading.publish(False)
+        async with self.record.lock:  # what holds it relies on the index; nothing of it can be written any more
+            self.queue.clear()
+            self.reservations.forget()
+            self.lines.clear()
+            self.record.clear()
+        self._changed()
 
     # Reading costs no database.
 
@@ -165,7 +229,7 @@ class Control:
     async def refresh_tokens(self) -> None:
         """Read the tokens anew."""
         self._tokens_read_at = time.monotonic()
-        self._tokens = await self.store.transact(tokens.everybody)
+        self._tokens = await self.store.read(tokens.everybody)
 
     async def _watch_tokens(self) -> None:
         while True:
@@ -180,12 +244,14 @@ class Control:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self.config.tick_s)
+            if not self.leadership.sure:
+                continue  # what we would tell may be wrong; what we would write would be refused
             self.lines.notice_silence()
             self.queue.forget_unasked()
             for holding in list(self.index.holdings.values()):
                 try:
                     await self._judge(holding)
-                except StoreError as error:
+                except (StoreError, NotLeaderError) as error:
                     log.error("the lease %s cannot be ended yet: %s", holding.lease.id, error)
                 except Exception:  # one lease must not stop the clock of all others
                     log.exception("the lease %s cannot be judged", holding.lease.id)

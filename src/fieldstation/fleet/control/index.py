@@ -35,6 +35,11 @@ class Index:
         self.lease_of: dict[str, str] = {}  # serial -> lease id
         self.clients: Counter[Holder] = Counter()  # open control sockets
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for known in (self.workers, self.devices, self.holdings, self.lease_of, self.clients):
+            known.clear()
+
     def offers(self) -> list[Device]:
         """Devices that anybody may have now: available, healthy, on a worker that is online and not draining."""
         open_workers = {w.name for w in self.workers.values() if w.state is WorkerState.ONLINE and not w.draining}

@@ -78,6 +78,7 @@ class Leases:
             rows |= {serial: ReservedRow(serial, url, token, fence, until) for serial, fence in fences.items()}
         entry = Entry("reserve", ",".join(serials), want.holder.user, want.holder.client, want.kind)
         await self.record.commit(lambda connection: ledger.take(connection, leases), [entry])
+        self.record.counts.reserved += len(serials)
         deadline = time.monotonic() + self.lease_s
         for lease in leases:
             holding = Holding(lease, deadline, noted=had_socket)
@@ -176,6 +177,7 @@ class Leases:
             for holding, group in holdings:
                 self.index.remove(holding, group)
             self.record.changed_devices(everything)
+            self.record.counts.end(len(everything), reason)
         for holding, group in holdings:
             for serial in group if tell else ():
                 # The fence tells a holder that has the device again whether this word is about its lease of now.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,6 +70,23 @@ class Lines:
         self.open: dict[str, Line] = {}
         self._watched: set[str] = set()
         self._absent: set[str] = set()  # leased devices that a restarted worker has not found yet
+        self.expected: set[str] = set()  # workers that were online under the leader before us
+        self.settled = asyncio.Event()
+
+    def clear(self) -> None:
+        """Forget all lines."""
+        for known in (self.open, self._watched, self._absent, self.expected):
+            known.clear()
+        self.settled.set()  # who waits shall find out that we do not lead
+        self.settled.clear()
+
+    async def settle(self, at_most_s: float) -> None:
+        """Wait until the workers of the leader before us are here: before that, devices seem to be missing."""
+        if self.expected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(at_most_s):
+                    await self.settled.wait()
+        self.settled.set()
 
     def hello(
         self,
@@ -86,6 +104,9 @@ class Lines:
             raise NameTakenError(name=worker.name, url=before.url)
         now = time.monotonic()
         self.open[worker.name] = Line(connection, now)
+        self.expected.discard(worker.name)
+        if not self.expected:
+            self.settled.set()
         worker = replace(worker, state=WorkerState.ONLINE, seen_at=datetime.now(UTC))
         if before is None or before.state is not WorkerState.ONLINE or before.boot != worker.boot:
             self.record.audit(Entry("worker online", worker.name, principal.user, detail=worker.url))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from fieldstation.core.errors import StoreError
+from fieldstation.fleet.control.counts import Counts
 from fieldstation.fleet.control.index import Index
+from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.model import Device, Worker
 from fieldstation.fleet.store import Store, ledger
 from fieldstation.fleet.store.ledger import Entry
@@ -24,6 +27,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
+AUDIT_KEPT = 10_000  # lines that wait for a database that is away; some 3 MB
 
 
 class Record:
@@ -32,16 +36,28 @@ class Record:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.index = Index()
+        self.counts = Counts()
+        self.problem = ""  # why the last transaction failed, empty when it did not
         self.lock = asyncio.Lock()
         self._devices: set[str] = set()  # serials; what is written is what the index holds by then
         self._workers: dict[str, Worker] = {}
         self._sockets: set[str] = set()
         self._audit: list[Entry] = []
+        self._audit_lost = 0
         self._dirty = asyncio.Event()
 
     async def load(self) -> ledger.Contents:
-        """Read what the database holds."""
+        """Read what the database holds; NotLeaderError when that is not ours to act on."""
         return await self.store.transact(ledger.read)
+
+    def clear(self) -> None:
+        """Forget all, also what is not written: another control leads."""
+        self.index.clear()
+        self._devices.clear()
+        self._workers.clear()
+        self._sockets.clear()
+        self._audit.clear()
+        self._dirty.clear()
 
     def set_device(self, device: Device) -> bool:
         """Enter what is known of a device; returns whether that is news."""
@@ -72,8 +88,19 @@ class Record:
         self._sockets.add(lease)
         self._dirty.set()
 
+    @property
+    def unwritten(self) -> int:
+        """How many lines of the audit log are not on disk yet."""
+        return len(self._audit)
+
     def audit(self, entry: Entry) -> None:
-        """Write down what happened."""
+        """Write down what happened. While the database is away only so much is kept; what is dropped is counted, and
+        the count is written."""
+        if len(self._audit) >= AUDIT_KEPT:
+            self.counts.audit_lost += 1
+            self._audit_lost += 1
+            log.error("not in the audit log, the database is away for too long: %s %s", entry.action, entry.target)
+            return
         self._audit.append(entry)
         self._dirty.set()
 
@@ -88,6 +115,9 @@ class Record:
         sockets, self._sockets = self._sockets, set()
         earlier, self._audit = self._audit, []
         entries = [*earlier, *audit]
+        lost, self._audit_lost = self._audit_lost, 0
+        if lost:
+            entries.append(Entry("audit lost", str(lost), detail="the database was away"))
 
         def together(connection: Connection) -> T:
             for worker in workers.values():
@@ -109,19 +139,28 @@ class Record:
             self._workers = {**workers, **self._workers}
             self._sockets |= sockets
             self._audit = earlier + self._audit
+            self._audit_lost += lost
             self._dirty.set()
 
+        begun = time.monotonic()
         writing = asyncio.ensure_future(self.store.transact(together))
         try:
-            return await asyncio.shield(writing)
+            result = await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])  # a transaction that has begun ends one way or the other
             if writing.exception() is not None:
                 put_back()
             raise
-        except Exception:
+        except Exception as error:
             put_back()
+            self.counts.commit_failures += 1
+            if isinstance(error, StoreError):
+                self.problem = str(error)
             raise
+        self.counts.commits += 1
+        self.counts.commit_s += time.monotonic() - begun
+        self.problem = ""
+        return result
 
     async def keep_flushed(self) -> None:
         """Write reports to disk soon after they come, for ever."""
@@ -130,7 +169,7 @@ class Record:
             await asyncio.sleep(FLUSH_S)
             try:
                 await self.flush()
-            except StoreError as error:
+            except (StoreError, NotLeaderError) as error:
                 log.error("reports of workers are not on disk yet: %s", error)
                 await asyncio.sleep(1)
 

@@ -30,18 +30,27 @@ async def _stays() -> bool:
 class Reservations:
     """The holder is always (the acting user, the client name the program gave itself)."""
 
-    def __init__(self, record: Record, leases: Leases, queue: Queue, *, command_s: float) -> None:
+    def __init__(
+        self, record: Record, leases: Leases, queue: Queue, *, settled: asyncio.Event, command_s: float
+    ) -> None:
         self.record = record
         self.index = record.index
         self.leases = leases
         self.queue = queue
+        self.settled = settled
         self.command_s = command_s
         # Answers to tickets: an answer that was lost on the way is given again instead of a second lease.
         self._served: dict[tuple[Holder, str], tuple[float, list[Row]]] = {}
 
+    def forget(self) -> None:
+        """Forget the answers given: another control leads."""
+        self._served.clear()
+
     async def reserve(self, principal: Principal, want: Want, args: Mapping[str, Any]) -> list[Row]:
         """Lease devices now, all that are wanted or none. Those who wait in the queue come first."""
         authorize(principal, Role.USER, "reserving devices")
+        if want.serials or want.amount:
+            await self._settle(want)
         self._check(want)
         if not (want.serials or want.amount):
             return []
@@ -53,6 +62,11 @@ class Reservations:
             rows = await self.leases.take(want, serials, args)
         await self.leases.deliver(rows)
         return rows
+
+    async def _settle(self, want: Want) -> None:
+        """A moment after we began to lead the workers are still on their way; that is no reason to refuse."""
+        if not self.settled.is_set() and choose(want, self.queue.free(), self.index.busy()) is None:
+            await self.settled.wait()
 
     async def wait(
         self,
@@ -107,7 +121,10 @@ class Reservations:
             if serials is None:
                 return None
             rows = await self.leases.take(want, serials, args)
-            self._served[want.holder, ticket] = time.monotonic(), rows
+            now = time.monotonic()
+            self._served[want.holder, ticket] = now, rows
+            self.record.counts.grants += 1
+            self.record.counts.waited_s += now - place.since
             self.queue.leave(place)
         try:
             await self.leases.deliver(rows)

@@ -55,6 +55,22 @@ class Queue:
         self.closed = True
         self.changed()
 
+    def clear(self) -> None:
+        """Forget all places: another control leads, and those who wait ask there with their tickets."""
+        self._places.clear()
+        self._asked.clear()
+        self._held.clear()
+        self.changed()
+
+    @property
+    def length(self) -> int:
+        """How many requests stand here."""
+        return len(self._places)
+
+    def longest_s(self) -> float:
+        """How long the one has waited that came first."""
+        return max((time.monotonic() - place.since for place in self._places.values()), default=0.0)
+
     @property
     def turn(self) -> asyncio.Event:
         """Set at the next change."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -15,7 +18,8 @@ from sqlalchemy.pool import StaticPool
 from fieldstation.core.errors import StoreError
 from fieldstation.core.log import mask
 from fieldstation.core.security import Principal, Role
-from fieldstation.fleet.store import schema, tokens
+from fieldstation.fleet.errors import NotLeaderError
+from fieldstation.fleet.store import leader, schema, tokens
 from fieldstation.fleet.store.address import Address, parse
 
 T = TypeVar("T")
@@ -25,9 +29,16 @@ CONNECT_S = 5
 ANSWER_S = 15  # a database that hangs must become an error, since decisions wait for it
 
 
+class DatabaseInUseError(StoreError):
+    """Another control server uses the database {path}. Stop it first; two controls need PostgreSQL."""
+
+
 class Store:
     """One database. A transaction is a function of a Connection: `await store.transact(work)` from the event loop,
     `store.transact_now(work)` from plain code. It is on disk when the call returns, and undone when it raises.
+
+    Once `epoch` is set, `transact` first checks that this epoch leads: NotLeaderError, and nothing is written, when it
+    does not; `deposed` hears of it. `read` is for what may be looked at without leading.
 
     SQLite has one writer thread and begins IMMEDIATE; PostgreSQL has a small pool and row locks (`FOR UPDATE`, which
     SQLite does not need and ignores).
@@ -36,6 +47,9 @@ class Store:
     def __init__(self, database: str) -> None:
         self.address: Address = parse(database)
         self.is_sqlite = self.address.file is not None
+        self.epoch: int | None = None
+        self.deposed: Callable[[], None] = lambda: None
+        self._claim: int | None = None
         self._engine: Engine | None = None
         self._one_at_a_time = threading.Lock()
         workers = 1 if self.is_sqlite else POSTGRES_CONNECTIONS
@@ -55,10 +69,38 @@ class Store:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+
+    def claim(self) -> None:
+        """Keep other controls off an SQLite file for as long as this process lives, or raise DatabaseInUseError.
+
+        PostgreSQL may be shared: there the leader's epoch decides.
+        """
+        if self.address.file is None or self._claim is not None:
+            return
+        self._claim = self._guarded(lambda: _lock(self.address.file, self.address.shown))
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction in the store's thread. Once begun it ends one way or the other, although the
-        caller was cancelled."""
+        """Run `work` in a transaction in the store's thread, if we lead. Once begun it ends one way or the other,
+        although the caller was cancelled."""
+        epoch = self.epoch
+        if epoch is None:
+            return await self.read(work)
+
+        def guarded(connection: Connection) -> T:
+            leader.check(connection, epoch)
+            return work(connection)
+
+        try:
+            return await self.read(guarded)
+        except NotLeaderError:
+            self.deposed()
+            raise
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which writes nothing, as `transact` does but whoever leads."""
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._executor, self.transact_now, work)
@@ -129,6 +171,19 @@ class Store:
         if "tcp_user_timeout" not in self.address.conninfo:
             options["tcp_user_timeout"] = ANSWER_S * 1000
         return dialect.connect(self.address.conninfo, **options)
+
+
+def _lock(file: Path | None, shown: str) -> int:
+    assert file is not None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the database: closing any descriptor of the file itself would drop SQLite's own locks.
+    descriptor = os.open(file.with_name(file.name + ".control"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DatabaseInUseError(path=shown) from None
+    return descriptor
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:

@@ -84,6 +84,7 @@ lease = Table(
     Column("taken_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("end_reason", Text),
+    Column("ticket", Text),
 )
 Index("fleet_lease_open", lease.c.ended_at)
 
@@ -103,6 +104,15 @@ token = Table(
     Column("user", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+)
+
+# One row. The epoch is its key, so that a new leader's change of it waits for transactions that have checked it.
+leader = Table(
+    "fleet_leader",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("holder", Text, nullable=False),
+    Column("beat", BigInteger, nullable=False),
 )
 
 # Append-only: who did what to what, and when.

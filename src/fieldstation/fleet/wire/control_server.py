@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,13 +15,16 @@ from fieldstation.core.security import LOCAL, Principal, Role, check_bind, is_lo
 from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.store import Store
-from fieldstation.fleet.wire import http
+from fieldstation.fleet.wire import http, vitals
 from fieldstation.fleet.wire.guard import Guard, OwnNames
 from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.socketio_clients import ClientSockets
 from fieldstation.fleet.wire.socketio_workers import WorkerLines
+from fieldstation.fleet.wire.standby import StandbyGate
 
 MAX_MESSAGE = 4 * 1024 * 1024  # the longest is the hello of a worker with thousands of devices
+
+LATE = ("/socket.io/", "/health")  # the hand-shake may carry the token; load balancers have none
 
 ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened with --insecure
 
@@ -41,18 +45,19 @@ class ControlService:
             max_http_buffer_size=MAX_MESSAGE,
             cors_allowed_origins=None,  # this origin only; the guard has looked as well
         )
-        lines = WorkerLines(self._sio)
-        self.control = Control(config, self.store, lines.call)
-        lines.attach(self.control)
+        self._lines = WorkerLines(self._sio)
+        self.control = Control(config, self.store, self._lines.call)
+        self._lines.attach(self.control)
         self._clients = ClientSockets(self._sio, self.control)
         self._inside_asgi = False
         self.app: FastAPI = http.build(self.control, lifespan=self._lifespan)
+        vitals.mount(self.app, self.control, self._clients.load)
         open_to_all = is_loopback(config.host) and not config.require_tokens
         self._nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
         # Where everybody needs a token a page under another name gains nothing; elsewhere it must not get through.
         hosts = OwnNames({config.host, *config.allow_hosts}) if self._nobody is not None else ("*",)
-        whole = socketio.ASGIApp(self._sio, self.app)
-        self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts)
+        whole = StandbyGate(socketio.ASGIApp(self._sio, self.app), self.control)
+        self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts, late=LATE)
         self._server = HttpServer(
             self.asgi,
             host=config.host,
@@ -69,9 +74,10 @@ class ControlService:
         return self._server.url
 
     async def start(self) -> None:
-        """Open the database, check that tokens exist where they must, take the port."""
+        """Open the database, check that tokens exist where they must, take the port; lead or stand by."""
         await self._open()
         self._server.bind()
+        await self.control.start(f"{socket.gethostname()}:{self._server.port}", port_is_ours=True)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -87,14 +93,8 @@ class ControlService:
         await self.control.stop()
 
     def health(self) -> dict[str, object]:
-        """Say how it is: devices, workers by state."""
-        states = [worker.state.value for worker in self.control.index.workers.values()]
-        return {
-            "ok": True,
-            "available": self.control.amount,
-            "devices": len(self.control.index.devices),
-            "workers": {state: states.count(state) for state in set(states)},
-        }
+        """Say how it is: whether it leads, devices and workers by state."""
+        return vitals.health(self.control)
 
     def as_asgi(self) -> Any:
         """Return the app for a server that is not ours."""
@@ -102,14 +102,24 @@ class ControlService:
         return self.asgi
 
     async def _open(self) -> None:
+        await asyncio.to_thread(self.store.claim)
         await asyncio.to_thread(self.store.open)
-        await self.control.start()
+        await self.control.refresh_tokens()
         check_bind(self.config.host, has_tokens=self.control.has_tokens(), insecure=self.config.insecure)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.control.run(), name="control")
             group.create_task(self._clients.run(), name="clients")
+            group.create_task(self._send_away(), name="deposed")
+
+    async def _send_away(self) -> None:
+        """Hang up on everybody when another control leads: they know its address too."""
+        changes = self.control.leading.stream()
+        async for leads in changes:
+            if not leads:
+                await self._clients.hang_up()
+                await self._lines.hang_up()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -117,6 +127,7 @@ class ControlService:
             yield
             return
         await self._open()
+        await self.control.start(f"{socket.gethostname()}:{self.config.port}", port_is_ours=False)
         try:
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(self._work())

@@ -46,8 +46,8 @@ class OwnNames(Collection[str]):
 
 class Guard:
     """Refuses with 403 what a foreign web page sends, with 401 an unknown or missing token; puts the principal into
-    the scope. `nobody` is who acts without a token, None where everybody needs one. Socket.IO is let through without
-    a principal: its hand-shake may carry the token."""
+    the scope. `nobody` is who acts without a token, None where everybody needs one. What begins with a prefix in
+    `late` is let through without a principal: a Socket.IO hand-shake may carry the token."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Guard:
         *,
         nobody: Principal | None,
         hosts: Collection[str],
-        late: str = "/socket.io/",
+        late: tuple[str, ...] = ("/socket.io/",),
     ) -> None:
         self.app = app
         self.authenticate = authenticate

@@ -190,7 +190,7 @@ def build(control: Control, **options: Any) -> FastAPI:
     )
     for path, handler, model, answer in both:
         for method in ("GET", "POST"):
-            _route(app, method, path, handler, model, answer)
+            _route(app, control, method, path, handler, model, answer)
     own: tuple[tuple[str, Handler, Any], ...] = (
         ("/api/fleet/workers", here.workers, list[answers.WorkerRow]),
         ("/api/fleet/devices", here.every_device, list[answers.DeviceRow]),
@@ -198,7 +198,7 @@ def build(control: Control, **options: Any) -> FastAPI:
         ("/api/fleet/events", here.history, list[answers.AuditRow]),
     )
     for path, handler, answer in own:
-        _route(app, "GET", path, handler, None, answer)
+        _route(app, control, "GET", path, handler, None, answer)
     panel.mount(app, control)
     docs_page.mount(app)
     app.add_exception_handler(HTTPException, _http_error)
@@ -206,14 +206,27 @@ def build(control: Control, **options: Any) -> FastAPI:
     return app
 
 
-def _route(app: FastAPI, method: str, path: str, handler: Handler, model: type[BaseModel] | None, answer: Any) -> None:
+def _route(
+    app: FastAPI,
+    control: Control,
+    method: str,
+    path: str,
+    handler: Handler,
+    model: type[BaseModel] | None,
+    answer: Any,
+) -> None:
     documented = method == "GET"
 
     async def endpoint(request: Request) -> Response:
         try:
-            result = await handler(request, request.scope[PRINCIPAL])
+            try:
+                result = await handler(request, request.scope[PRINCIPAL])
+            except FieldstationError:
+                control.must_lead()  # whatever else is wrong, we forgot everything when we were deposed
+                raise
         except FieldstationError as error:
             status = faults.status_of(error, documented=documented)
+            control.record.counts.refused[error.code] += 1
             if status >= 500:
                 log.info("%s %s: %s", method, path, error)
             return JSONResponse(faults.body_of(error), status)

@@ -16,6 +16,7 @@ import socketio
 from fieldstation.core.security import Principal, Role
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.control.told import Leased, News, Told, available
+from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.model import Holder
 from fieldstation.fleet.wire.guard import PRINCIPAL
 
@@ -38,6 +39,14 @@ class Pending:
 def refused(message: str) -> socketio.exceptions.ConnectionRefusedError:
     """Turn a hand-shake down with a reason that the client is shown."""
     return socketio.exceptions.ConnectionRefusedError(message)
+
+
+def refuse_unless_leading(control: Control) -> None:
+    """Turn a hand-shake down on a control that stands by."""
+    try:
+        control.must_lead()
+    except NotLeaderError as error:
+        raise refused(str(error)) from None
 
 
 async def principal_of(control: Control, environ: Mapping[str, Any], auth: object, needed: Role) -> Principal:
@@ -68,7 +77,18 @@ class ClientSockets:
         sio.on("disconnect", self._disconnect)
         control.events.subscribe(self._outgoing.put_nowait)
 
+    def load(self) -> dict[str, int]:
+        """Return how many sockets and unacknowledged events there are."""
+        return {"sockets": len(self._holders), "unacknowledged_events": sum(map(len, self._pending.values()))}
+
+    async def hang_up(self) -> None:
+        """Close every socket, and forget what they have not acknowledged."""
+        self._pending.clear()
+        for sid in list(self._holders):
+            await self.sio.disconnect(sid)
+
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
+        refuse_unless_leading(self.control)
         name = auth.get("client_id") if isinstance(auth, Mapping) else None
         if not isinstance(name, str) or not name or len(name) > 200:
             raise refused("client_id is missing: the hand-shake's auth payload must be {'client_id': NAME}.")

@@ -17,7 +17,7 @@ from fieldstation.fleet.errors import BadRequestError, FleetError, WorkerUnreach
 from fieldstation.fleet.wire import line_codec as codec
 from fieldstation.fleet.wire.faults import body_of
 from fieldstation.fleet.wire.remote_log import write_remote
-from fieldstation.fleet.wire.socketio_clients import principal_of, refused
+from fieldstation.fleet.wire.socketio_clients import principal_of, refuse_unless_leading, refused
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,14 @@ class WorkerLines:
             raise WorkerRefusedError(worker=worker, what=event, problem=problem.get("message") or problem.get("code"))
         return told
 
+    async def hang_up(self) -> None:
+        """Close every line."""
+        for sid in list(self._names):
+            await self.sio.disconnect(sid, namespace=NAMESPACE)
+
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
         assert self.control is not None
+        refuse_unless_leading(self.control)
         name = auth.get("worker") if isinstance(auth, Mapping) else None
         if not isinstance(name, str) or not name or len(name) > 200:
             raise refused("worker is missing: the hand-shake's auth payload must be {'worker': NAME}.")
@@ -113,6 +119,7 @@ class WorkerLines:
         assert self.control is not None
         name, principal = self._names[sid]
         try:
+            self.control.must_lead()
             message = codec.read(codec.HelloMessage, data)
             if message.name != name:
                 raise BadRequestError(field="name", problem="it is not the name of the hand-shake")

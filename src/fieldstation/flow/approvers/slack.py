@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
@@ -28,7 +28,10 @@ RETRY_S = 5.0
 
 
 class SlackApprover:
-    """A service (`core.service.Service`). `users` maps Slack user ids to the names in lists of approvers."""
+    """A service (`core.service.Service`). `users` maps Slack user ids to the names in lists of approvers.
+
+    `may_post` is asked right before each message: a control that was frozen may have been replaced meanwhile.
+    """
 
     name = "approvals in slack"
 
@@ -39,11 +42,13 @@ class SlackApprover:
         channel: str | None = None,
         users: Mapping[str, str] | None = None,
         api: SlackApi | None = None,
+        may_post: Callable[[], bool] = lambda: True,
     ) -> None:
         self._desk = desk
         self._channel = channel or kit_slack.default_channel()
         self._users = dict(users or {})
         self._api = api or SlackApi()
+        self._may_post = may_post
         self._work = asyncio.Event()
         self._socket: Any = None
         self._bot: str | None = None
@@ -82,6 +87,8 @@ class SlackApprover:
     async def _catch_up(self) -> bool:
         behind = False
         for approval in await self._desk.unshown():
+            if not self._may_post():
+                return True
             try:
                 channel = await asyncio.to_thread(self._show, approval)
             except SlackError as error:

@@ -1,0 +1,48 @@
+"""What a control that does not lead answers: 503 and who does. Its health, metrics and documentation stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fieldstation.fleet.control import Control
+from fieldstation.fleet.errors import NotLeaderError
+from fieldstation.fleet.wire.faults import body_of
+
+Scope = dict[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+# Socket.IO says it in its own words, in the hand-shake.
+STAYS = ("/health", "/metrics", "/docs", "/openapi.json", "/style.css", "/socket.io/")
+
+
+class StandbyGate:
+    """ASGI middleware behind the guard."""
+
+    def __init__(self, app: App, control: Control) -> None:
+        self.app = app
+        self.control = control
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Serve one connection, or send it away."""
+        if scope["type"] in ("http", "websocket") and not scope["path"].startswith(STAYS):
+            try:
+                self.control.must_lead()
+            except NotLeaderError as error:
+                await _refuse(scope, send, error)
+                return
+        await self.app(scope, receive, send)
+
+
+async def _refuse(scope: Scope, send: Callable[[Any], Awaitable[None]], error: NotLeaderError) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1013, "reason": error.code})
+        return
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
+    body = json.dumps(body_of(error)).encode()
+    if scope["path"] == "/":  # a person
+        headers[0] = (b"content-type", b"text/plain; charset=utf-8")
+        body = f"{error}\n".encode()
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
