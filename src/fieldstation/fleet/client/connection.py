@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,9 @@ from fieldstation.fleet.client.http import Control, new_session
 from fieldstation.fleet.client.line import Line
 from fieldstation.fleet.client.workers import Workers
 from fieldstation.fleet.errors import ControlUnreachableError
+from fieldstation.fleet.wire.leader_watch import until_another_leads
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -74,9 +78,19 @@ class Connection:
             on_event=self.hear,
         )
         self.background.spawn(line.run(), "line to control")
+        if len(self._addresses) > 1:
+            self.background.spawn(self._follow_leader(session, control, line), "watch of the leader")
         if not await line.wait_up(CONNECT_TIMEOUT_S):
             problem = line.refusal or f"no hand-shake within {CONNECT_TIMEOUT_S:g} s"
             raise ControlUnreachableError(url=control.addresses[0].url, problem=problem)
+
+    async def _follow_leader(self, session: aiohttp.ClientSession, control: Control, line: Line) -> None:
+        targets = [(address.url, address.headers) for address in self._addresses]
+        while True:
+            leader = await until_another_leads(session, line.url or control.addresses[0].url, targets)
+            log.warning("the control at %s leads by now", leader)
+            control.prefer(leader)
+            line.renew()
 
     async def hang_up(self) -> None:
         """Cancel all tasks and close all lines; any number of times."""

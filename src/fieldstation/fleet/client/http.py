@@ -21,6 +21,7 @@ from fieldstation.fleet import errors
 from fieldstation.fleet.client.address import Address
 
 REQUEST_TIMEOUT_S = 20.0  # as documented for every call to control
+TAKE_OVER_S = 12.0  # of two controls the other one leads within 5 s; a loaded machine may need longer
 CLOCKS_AGREE = timedelta(seconds=5)
 
 _BY_CODE: dict[str, type[FieldstationError]] = {
@@ -92,7 +93,8 @@ class Control:
     ) -> None:
         self._session = session
         self._addresses = list(addresses)
-        self.patience_s = patience_s
+        self.patience_s = patience_s if len(self._addresses) == 1 else max(patience_s, TAKE_OVER_S)
+        self._under_way: dict[asyncio.Timeout, Address] = {}
         self._ahead = timedelta()  # by how much the server's clock is ahead of ours, when they disagree
 
     def now(self) -> datetime:
@@ -111,6 +113,14 @@ class Control:
     def addresses(self) -> tuple[Address, ...]:
         """The addresses, the one that answered last first."""
         return tuple(self._addresses)
+
+    def prefer(self, url: str) -> None:
+        """Ask the control at `url` first from now on, and wait for the answer of no other: it leads."""
+        self._addresses.sort(key=lambda address: address.url != url)
+        now = asyncio.get_running_loop().time()
+        for limit, address in self._under_way.items():
+            if address.url != url:
+                limit.reschedule(now)
 
     async def post(
         self,
@@ -143,7 +153,7 @@ class Control:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + (self.patience_s if patience_s is None else patience_s)
-        for delay in Backoff(0.1, 2.0):
+        for delay in Backoff(0.1, 2.0 if len(self._addresses) == 1 else 0.5):
             problem: FieldstationError | None = None
             for address in tuple(self._addresses):
                 try:
@@ -165,22 +175,27 @@ class Control:
     async def _once(
         self, address: Address, method: str, path: str, arguments: Mapping[str, Any] | None, timeout_s: float
     ) -> tuple[int, Any]:
+        limit = asyncio.timeout(None)  # `prefer` may end it
         try:
-            async with self._session.request(
-                method,
-                address.url + path,
-                json=None if arguments is None else dict(arguments),
-                headers=address.headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=5),
-                allow_redirects=False,
-            ) as response:
-                text = await response.text()
-                status = response.status
-                self._note_clock(response.headers.get("Date"))
+            async with limit:
+                self._under_way[limit] = address
+                async with self._session.request(
+                    method,
+                    address.url + path,
+                    json=None if arguments is None else dict(arguments),
+                    headers=address.headers,
+                    timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=5),
+                    allow_redirects=False,
+                ) as response:
+                    text = await response.text()
+                    status = response.status
+                    self._note_clock(response.headers.get("Date"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             problem = _problem(error, timeout_s)
             sent = not isinstance(error, aiohttp.ClientConnectorError)
             raise errors.ControlUnreachableError(url=address.url, problem=problem, sent=sent) from error
+        finally:
+            self._under_way.pop(limit, None)
         body = _decode(text)
         if status < 300:
             return status, body

@@ -49,12 +49,14 @@ class Line:
         self._on_up = on_up
         self._on_down = on_down
         self._client: socketio.AsyncClient | None = None
+        self._gone = asyncio.Event()
         self.up = asyncio.Event()
         self.refusal = ""
+        self.url = ""  # which address the line goes to, or went to
 
     async def run(self) -> None:
         """Connect, stay connected, connect again, until cancelled."""
-        backoff = Backoff(0.1, 5.0, jitter=0.3)
+        backoff = Backoff(0.1, 5.0 if len(self._addresses()) == 1 else 1.0, jitter=0.3)
         attempt = 0
         while True:
             connected = await self._connect()
@@ -65,7 +67,7 @@ class Line:
             attempt = 0
             client, gone = connected
             try:
-                self._client = client
+                self._client, self._gone = client, gone
                 self.up.set()
                 self._on_up()
                 await gone.wait()
@@ -105,13 +107,17 @@ class Line:
             except asyncio.CancelledError:
                 await _hang_up(client)
                 raise
-            self.refusal = ""
+            self.refusal, self.url = "", address.url
             return client, gone
         return None
 
     def _refused(self, *reason: Any) -> None:
         told = reason[0] if reason else ""
         self.refusal = str(told.get("message", told)) if isinstance(told, Mapping) else str(told)
+
+    def renew(self) -> None:
+        """Hang up and connect again, at the first of the addresses that answers."""
+        self._gone.set()
 
     async def wait_up(self, timeout_s: float) -> bool:
         """Wait until the line stands; False when it does not within `timeout_s`."""

@@ -33,14 +33,15 @@ class WhileLeading:
     async def run(self) -> None:
         """Run it whenever we lead, until cancelled."""
         changes = self._control.leading.stream()
-        while True:
-            while not self._control.leads:
-                await anext(changes)
-            async with asyncio.TaskGroup() as group:
+        running: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            if self._control.leads:
                 running = group.create_task(self._live(), name=self.name)
-                while self._control.leads:
-                    await anext(changes)
-                running.cancel()
+            async for leads in changes:
+                if running is not None:
+                    running.cancel()
+                    await asyncio.wait([running])
+                running = group.create_task(self._live(), name=self.name) if leads else None
 
     async def _live(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import socketio
 from socketio import exceptions
 
@@ -16,6 +17,7 @@ from fieldstation.core.errors import FieldstationError
 from fieldstation.core.retry import Backoff
 from fieldstation.fleet.errors import BadRequestError, FleetError
 from fieldstation.fleet.refusals import acknowledgement
+from fieldstation.fleet.wire.leader_watch import until_another_leads
 from fieldstation.fleet.worker import Report, Worker
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ class ControlLine:
 
     async def run(self) -> None:
         """Hold the line until cancelled."""
-        backoff = Backoff(initial_s=0.1, ceiling_s=5.0)
+        # Of several controls one leads within seconds, and holders wait for it.
+        backoff = Backoff(initial_s=0.1, ceiling_s=5.0 if len(self._urls) == 1 else 0.5)
         attempt = 0
         while True:
             for url in self._urls:
@@ -90,9 +93,12 @@ class ControlLine:
             except exceptions.ConnectionError as error:
                 raise LineError(url=url, problem=_reason(refusals) or error) from error
             async with asyncio.TaskGroup() as group:
-                talk = group.create_task(self._talk(client, url))
+                tasks = [group.create_task(self._talk(client, url))]
+                if len(self._urls) > 1:
+                    tasks.append(group.create_task(self._watch_leader(url, lost)))
                 await lost.wait()
-                talk.cancel()
+                for task in tasks:
+                    task.cancel()
             if self._complaint == "":
                 log.warning("the line to control at %s is lost", url)
         except* (LineError, exceptions.SocketIOError, OSError, TimeoutError) as several:
@@ -104,6 +110,13 @@ class ControlLine:
                     await client.disconnect()
             except (TimeoutError, exceptions.SocketIOError, OSError):
                 log.debug("the line did not close in order", exc_info=True)
+
+    async def _watch_leader(self, url: str, lost: asyncio.Event) -> None:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        async with aiohttp.ClientSession() as session:
+            other = await until_another_leads(session, url, [(one, headers) for one in self._urls])
+        log.warning("the control at %s leads by now, not the one at %s", other, url)
+        lost.set()
 
     async def _talk(self, client: socketio.AsyncClient, url: str) -> None:
         try:

@@ -43,6 +43,9 @@ class Pair:
         self.processes[self.urls[number]] = server
         return server
 
+    async def kill(self, url: str) -> None:
+        await asyncio.to_thread(self.processes.pop(url).kill)
+
     def signal(self, url: str, number: int) -> None:
         os.kill(self.processes[url].process.pid, number)
 
@@ -222,7 +225,7 @@ async def test_a_leader_that_was_frozen_finds_its_writes_refused_and_stands_by(p
     assert {lease.holder.client for lease in store.transact_now(ledger.read).leases} == {"bob", "eve"}
     store.close()
     # And back again: the one that was deposed leads when the other is killed, with all that happened meanwhile.
-    pair.signal(new, signal.SIGKILL)
+    await pair.kill(new)
     await eventually(lambda: leads(old), DEADLINE_S)
     again = {r["serial"]: (r["client"], r["fence"]) for r in (await apis(old).get("/api/fleet/reservations"))[1]}
     assert again == held
@@ -234,28 +237,37 @@ async def stands_by(url: str) -> bool:
 
 @on_postgres
 async def test_clients_and_workers_follow_the_leader_by_themselves(pair, tmp_path):
-    """kill -9 of the leader under a real worker and a client of ours: no lease is lost, no fence goes back."""
+    """kill -9 of the leader, its restart, then SIGSTOP of the next one, under a real worker and a client of ours."""
+    old, new = pair.urls
     for number in (0, 1):
         await pair.start(number)
-    both = ",".join(pair.urls)
+    both = f"{old},{new}"
     worker = ServerProcess(
         [
             *("fieldstation", "fleet", "worker", "--control", both, "--name", "bench", "--port", "0"),
-            *("--simulate", "2", "--dir", str(tmp_path / "worker")),
+            *("--simulate", "3", "--dir", str(tmp_path / "worker")),
         ]
     )
     try:
         await asyncio.to_thread(worker.wait_ready, DEADLINE_S)
         async with FleetClient(both, "bob") as client:
-            await eventually(lambda: has(client, 2), DEADLINE_S)
-            [serial] = await client.reserve(1, wait_s=DEADLINE_S)
-            pair.signal(pair.urls[0], signal.SIGKILL)
-            [other] = await client.reserve(1, wait_s=DEADLINE_S)
-            assert {serial, other} == set(client.serials)
-            assert await client.extend([serial]) == [serial]
-            assert await leads(pair.urls[1])
-            assert await client.end([serial, other]) == [serial, other]
-            assert await client.reserve(2, wait_s=DEADLINE_S)
+            await eventually(lambda: has(client, 3), DEADLINE_S)
+            [first] = await client.reserve(1, wait_s=DEADLINE_S)
+            await pair.kill(old)
+            [second] = await client.reserve(1, wait_s=DEADLINE_S)
+            assert await leads(new)
+            await pair.start(0)
+            assert not await leads(old)
+            # A frozen leader closes no connection: everybody has to find out that another one leads.
+            pair.signal(new, signal.SIGSTOP)
+            [third] = await client.reserve(1, wait_s=DEADLINE_S)
+            assert await leads(old)
+            assert client.serials == [first, second, third]
+            assert await client.extend(client.serials) == [first, second, third]
+            pair.signal(new, signal.SIGCONT)
+            await eventually(lambda: stands_by(new), DEADLINE_S)
+            assert await client.end(client.serials) == [first, second, third]
+            await eventually(lambda: has(client, 3), DEADLINE_S)
     finally:
         await asyncio.to_thread(worker.kill)
 
