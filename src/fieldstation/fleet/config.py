@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from fieldstation.core.security import Role
 
 # Variables of today's installations, tried after our own FIELDSTATION_FLEET_CONTROL_*.
 CONTROL_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "database": ("ICEFARM_DATABASE", "USBIPICE_DATABASE"),
     "port": ("ICEFARM_CONTROL_PORT", "USBIPICE_CONTROL_PORT"),
 }
+
+
+DAY_S = 86_400.0
 
 
 def default_database() -> str:
@@ -40,6 +47,11 @@ class ControlConfig(BaseModel):
     tls_key: Path | None = Field(None, description="PEM file with the private key of tls_certificate.")
 
     lease_s: float = Field(3600, gt=0, description="Length of a reservation, and of each extension, in seconds.")
+    max_lease_s: dict[str, float] = Field(
+        default_factory=dict,
+        description="Role -> longest reservation, and extension, at a time, in seconds. Without an entry users have "
+        "lease_s, operators and admins a day. JSON in the environment.",
+    )
     ending_soon_s: float = Field(1200, ge=0, description="Warn the holder when fewer seconds than this are left.")
     ending_soon_every_s: float = Field(300, gt=0, description="Repeat that warning at this interval until extended.")
     grace_s: float = Field(
@@ -66,6 +78,26 @@ class ControlConfig(BaseModel):
     )
     sockets_per_client: int = Field(32, ge=1, description="Open sockets that one client name may have.")
     queue_limit: int = Field(1000, ge=1, description="Requests that may stand in the queue at once.")
+
+    @field_validator("max_lease_s", mode="before")
+    @classmethod
+    def _from_environment(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("max_lease_s")
+    @classmethod
+    def _roles(cls, value: dict[str, float]) -> dict[str, float]:
+        for role, longest in value.items():
+            if role.upper() not in Role.__members__:
+                raise ValueError(f"{role} is no role; those are {', '.join(r.name.lower() for r in Role)}")
+            if not 0 < longest < float("inf"):
+                raise ValueError(f"{longest} seconds for {role} is not a length")
+        return value
+
+    def max_lease(self, role: Role) -> float:
+        """Return how long a reservation of somebody with `role` may last at a time, in seconds."""
+        usual = self.lease_s if role < Role.OPERATOR else max(self.lease_s, DAY_S)
+        return self.max_lease_s.get(role.name.lower(), usual)
 
     @model_validator(mode="after")
     def _pairs(self) -> ControlConfig:

@@ -34,6 +34,10 @@ class NotHeldError(FleetError):
     """{client} holds no reservation on {serials}. Reserve the device first."""
 
 
+class LeaseTooLongError(FleetError):
+    """Reservations of {user}, who has the role {role}, last at most {most} s at a time; ask for less and extend."""
+
+
 class LeaseRefusedError(FleetError):
     """The worker refuses this command for {serial}: {reason}. Reserve the device again to use it."""
 

@@ -103,6 +103,7 @@ class Lease:
     fences: Mapping[str, int]
     until: datetime
     had_socket: bool = False  # a lease whose holder never had a socket is not ended by the grace time
+    ticket: str | None = None  # of the request that took it, so that its repetition finds it
 
 
 @dataclass(frozen=True, slots=True)

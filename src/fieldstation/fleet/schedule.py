@@ -15,7 +15,8 @@ AGE_PER_PRIORITY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What somebody asks for: `amount` devices of `kind`, or exactly `serials` when that is not empty."""
+    """What somebody asks for: `amount` devices of `kind`, or exactly `serials` when that is not empty. `for_s` is the
+    length of the lease; None: as long as is usual."""
 
     holder: Holder
     kind: str
@@ -23,6 +24,12 @@ class Want:
     serials: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
+    for_s: float | None = None
+
+    @property
+    def needed(self) -> int:
+        """How many devices that is."""
+        return len(self.serials) or self.amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def choose(want: Want, free: Iterable[Device], busy: Mapping[str, int]) -> tuple
     worker those that were leased least often come first.
     """
     fitting = [device for device in free if fits(device, want)]
-    needed = len(want.serials) or want.amount
+    needed = want.needed
     if len(fitting) < needed:
         return None
     waiting: dict[str, list[Device]] = {}
@@ -101,18 +108,55 @@ def plan(queue: Collection[Waiting], free: Sequence[Device], busy: Mapping[str, 
     return Plan(grants, frozenset(kept), tuple(place.order for place in ordered))
 
 
-def why_waiting(want: Want, ahead: int, free: Collection[Device], everything: Collection[Device]) -> str:
-    """Say in one sentence why `want` is not served yet."""
-    needed = len(want.serials) or want.amount
+class Lack(enum.StrEnum):
+    """Why a request is not served yet, for programs."""
+
+    TOO_FEW_EXIST = "too_few_exist"  # waiting does not help: more must be plugged in, or mended
+    TOO_FEW_FREE = "too_few_free"  # it is next; others hold what it needs
+    BEHIND_OTHERS = "behind_others"  # requests before it want the same devices
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a request waits: `code` with its numbers of devices, and the same as a sentence. `ahead` counts requests."""
+
+    code: Lack
+    text: str
+    wanted: int
+    free: int
+    exist: int
+    ahead: int
+
+
+def why_waiting(want: Want, ahead: int, free: Collection[Device], everything: Collection[Device]) -> Why:
+    """Say why `want` is not served yet."""
     exist = sum(fits(device, want) for device in everything)
     now = sum(fits(device, want) for device in free)
     what = "the devices asked for" if want.serials else f"devices of kind {want.kind}"
     if want.labels:
         what += " with " + ", ".join(f"{key}={value}" for key, value in sorted(want.labels.items()))
-    if exist < needed:
-        return f"The fleet has {exist} of {needed} {what}; more must be plugged in."
-    queue = "" if not ahead else f"; {ahead} request{'s are' if ahead > 1 else ' is'} ahead of yours"
-    return f"{now} of {needed} {what} {'is' if now == 1 else 'are'} free{queue}."
+    if exist < want.needed:
+        code = Lack.TOO_FEW_EXIST
+        text = f"The fleet has {exist} of {want.needed} {what}; more must be plugged in."
+    else:
+        code = Lack.BEHIND_OTHERS if ahead else Lack.TOO_FEW_FREE
+        queue = "" if not ahead else f"; {ahead} request{'s are' if ahead > 1 else ' is'} ahead of yours"
+        text = f"{now} of {want.needed} {what} {'is' if now == 1 else 'are'} free{queue}."
+    return Why(code, text, want.needed, now, exist, ahead)
+
+
+def estimate(ready_in_s: Iterable[float], ahead: Iterable[tuple[int, float]], needed: int) -> float | None:
+    """Return in how many seconds `needed` devices are ours at the latest, if nobody extends a lease; None: never.
+
+    `ready_in_s` tells for each fitting device when it is free (0: now); `ahead` how many devices each request before
+    ours takes, and for how long.
+    """
+    ready = sorted(ready_in_s)
+    for count, for_s in ahead:
+        if count <= len(ready):  # otherwise it waits for devices that do not exist, and we pass it
+            start = ready[count - 1]
+            ready = sorted([*ready[count:], *[start + for_s] * count])
+    return ready[needed - 1] if 0 < needed <= len(ready) else None
 
 
 class Due(enum.Enum):

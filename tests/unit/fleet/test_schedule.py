@@ -9,11 +9,13 @@ from fieldstation.fleet.model import Device, DeviceState, Holder
 from fieldstation.fleet.schedule import (
     AGE_PER_PRIORITY_S,
     Due,
+    Lack,
     Terms,
     Waiting,
     Want,
     choose,
     due,
+    estimate,
     left_after_restart,
     plan,
     why_waiting,
@@ -112,17 +114,28 @@ def test_no_device_is_given_twice_and_grants_are_complete(devices, wants):
         assert (first.order in made.grants) == enough
 
 
-def test_the_reason_names_what_is_missing():
+def test_the_reason_names_what_is_missing_for_people_and_for_programs():
     free, everything = [device("A1")], [device("A1"), device("A2")]
-    assert why_waiting(want(3), 0, free, everything) == (
-        "The fleet has 2 of 3 devices of kind pulsecount; more must be plugged in."
-    )
-    assert why_waiting(want(2), 2, free, everything) == (
-        "1 of 2 devices of kind pulsecount is free; 2 requests are ahead of yours."
-    )
-    assert why_waiting(want(1, labels={"rev": "2"}), 0, free, everything).startswith(
-        "The fleet has 0 of 1 devices of kind pulsecount with rev=2"
-    )
+    why = why_waiting(want(3), 0, free, everything)
+    assert why.text == "The fleet has 2 of 3 devices of kind pulsecount; more must be plugged in."
+    assert (why.code, why.wanted, why.free, why.exist) == (Lack.TOO_FEW_EXIST, 3, 1, 2)
+    why = why_waiting(want(2), 2, free, everything)
+    assert why.text == "1 of 2 devices of kind pulsecount is free; 2 requests are ahead of yours."
+    assert (why.code, why.ahead) == (Lack.BEHIND_OTHERS, 2)
+    assert why_waiting(want(2), 0, free, everything).code is Lack.TOO_FEW_FREE
+    why = why_waiting(want(1, labels={"rev": "2"}), 0, free, everything)
+    assert why.text.startswith("The fleet has 0 of 1 devices of kind pulsecount with rev=2")
+
+
+def test_the_estimate_counts_who_comes_first_and_how_long_they_may_keep_it():
+    assert estimate([0, 0, 100], [], 2) == 0
+    assert estimate([0, 100, 50], [], 3) == 100
+    assert estimate([100, 50], [(1, 3600)], 1) == 100  # the other one takes what is free after 50 s
+    assert estimate([50], [(1, 3600), (1, 60)], 1) == 50 + 3600 + 60
+    assert estimate([50, 70], [(2, 10)], 1) == 80
+    assert estimate([50], [(5, 3600)], 1) == 50  # waits for devices that do not exist: we pass it
+    assert estimate([50], [], 2) is None
+    assert estimate([], [], 1) is None
 
 
 def test_a_lease_is_judged_by_its_deadline_its_sockets_and_the_last_warning():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -12,11 +14,16 @@ from fieldstation.cli.fleet import options
 
 ROWS = {"serial": "serial", "url": "worker", "until": "until"}
 
+_for = click.option(
+    "--for", "for_s", type=click.FloatRange(min=0, min_open=True), help="How many seconds from now it lasts."
+)
+
 
 @click.command()
 @click.argument("amount", type=click.IntRange(min=1), required=False)
 @click.option("--serial", "serials", multiple=True, help="Reserve this device; may be repeated.")
 @click.option("--kind", default="pulsecount", show_default=True, help="What the devices are to do.")
+@_for
 @options.wait
 @options.name
 @options.server
@@ -25,6 +32,7 @@ def reserve(
     amount: int | None,
     serials: tuple[str, ...],
     kind: str,
+    for_s: float | None,
     wait_s: float,
     name: str,
     control: str,
@@ -37,6 +45,8 @@ def reserve(
     JSON output; to evaluate files, `fleet evaluate` reserves by itself.
     """
     path, asked = chosen(amount, serials)
+    if for_s is not None:
+        asked["for_s"] = for_s
 
     async def call(server: Any) -> list[dict[str, Any]]:
         from fieldstation.fleet.client.reserving import ask_for
@@ -75,14 +85,22 @@ def tell_place(place: Any) -> None:
 @click.command()
 @click.argument("serials", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Everything under the client name.")
+@_for
 @options.name
 @options.server
 @options.as_json
 def extend(
-    serials: tuple[str, ...], everything: bool, name: str, control: str, token_file: Path | None, as_json: bool
+    serials: tuple[str, ...],
+    everything: bool,
+    for_s: float | None,
+    name: str,
+    control: str,
+    token_file: Path | None,
+    as_json: bool,
 ) -> None:
-    """Give reservations their full time again; prints the extended serials."""
-    _change("extend", serials, everything, name, control, token_file, as_json)
+    """Give reservations their full time again; prints the extended serials. None ends sooner by that."""
+    more = {} if for_s is None else {"for_s": for_s}
+    _change("extend", serials, everything, name, control, token_file, as_json, more)
 
 
 @click.command()
@@ -106,12 +124,15 @@ def _change(
     control: str,
     token_file: Path | None,
     as_json: bool,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     if bool(serials) == everything:
         raise click.UsageError("Name the serials, or say --all.")
 
     async def call(server: Any) -> list[str]:
-        arguments: dict[str, Any] = {"name": name} if everything else {"name": name, "serials": list(serials)}
+        arguments: dict[str, Any] = {"name": name, **more}
+        if not everything:
+            arguments["serials"] = list(serials)
         done: list[str] = await server.post(f"/{what}all" if everything else f"/{what}", arguments)
         return done
 

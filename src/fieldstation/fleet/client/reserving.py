@@ -22,11 +22,13 @@ HOLD_S = 15.0  # the longest that control holds one request of somebody who wait
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where we stand in the queue: position from 1, and the server's reason; `estimate_s` when it has an idea."""
+    """Where we stand in the queue: position from 1, the server's reason and its word for programs (`too_few_exist`,
+    `too_few_free`, `behind_others`); `estimate_s` when it has an idea."""
 
     position: int
     reason: str
     estimate_s: float | None = None
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,12 @@ async def ask_for(
                 raise FleetError("The control server's answer to a reservation is no list of devices.")
             return [parse_row(row, str(arguments.get("kind", "")), control.now()) for row in answer]
         ticket = str(answer.get("ticket", ticket))
-        now = Place(int(answer.get("position", 0)), str(answer.get("reason", "")), answer.get("estimate_s"))
+        now = Place(
+            int(answer.get("position", 0)),
+            str(answer.get("reason", "")),
+            answer.get("estimate_s"),
+            str(answer.get("code", "")),
+        )
         if (now.position, now.reason) != (place.position, place.reason):
             log.info("waiting for devices, place %d in the queue: %s", now.position, now.reason)
             if on_wait is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from fieldstation.fleet.client import events as names
 from fieldstation.fleet.client.connection import Connection
 from fieldstation.fleet.client.evaluation import Evaluation, Result
 from fieldstation.fleet.client.events import Event, parse
+from fieldstation.fleet.client.extension import Extension
 from fieldstation.fleet.client.line import LineDownError
 from fieldstation.fleet.client.packing import Bitstreams, request
 from fieldstation.fleet.client.ready import Readiness
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ANSWER_S = 5.0  # for control's answer to a reservation that was called off while it was asked for
 READY_TIMEOUT_S = 120.0  # a board that is flashed needs seconds; after this it is given back
-EXTEND_AT_MOST_S = 600.0
 REACH_S = 20.0  # an advertised address where nobody answers is usually a wrong one
 END_PATIENCE_S = 2.0  # a program that ends must not wait long for a server that is gone
 OUTAGE_TIMEOUT_S = 300.0
@@ -49,6 +49,7 @@ class FleetClient(Connection):
         self._files = Bitstreams()
         self._held: dict[str, Held] = {}
         self._runs: dict[str, Run] = {}
+        self._extension = Extension(self._held, self.extend, self._drop)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -60,7 +61,7 @@ class FleetClient(Connection):
     async def start(self) -> None:
         """Connect to the control server; raises ControlUnreachableError (or why it turns us away) when that fails."""
         await self.connect()
-        self.background.spawn(self._extend(), "extension of reservations")
+        self.background.spawn(self._extension.run(), "extension of reservations")
 
     async def close(self, timeout_s: float = 10.0) -> None:
         """End what is reserved (unless the control is gone for longer than `timeout_s`) and hang up."""
@@ -342,6 +343,8 @@ class FleetClient(Connection):
             word = "the device failed" if event.event == names.FAILURE else "its reservation ended"
             reason = str(contents.get("reason") or "")
             self._drop(serial, f"{word}: {reason}" if reason else word)
+        elif event.event == names.ENDING_SOON and serial in self._held:
+            self._extension.soon()
         elif event.event == names.REFUSED:
             log.info("%s: %s", serial, contents.get("message") or contents.get("reason"))
 
@@ -360,28 +363,6 @@ class FleetClient(Connection):
         """Have what this worker did not answer sent again."""
         for run in list(self._runs.values()):
             run.line_is_back(url)
-
-    async def _extend(self) -> None:
-        while True:
-            await asyncio.sleep(extension_period_s([held.ends_in_s for held in self._held.values()]))
-            asked = list(self._held)
-            if not asked:
-                continue
-            try:
-                extended = await self.extend(asked)
-            except FieldstationError as error:
-                log.warning("reservations could not be extended, trying again: %s", error)
-                if isinstance(error, NotHeldError):
-                    extended = []
-                else:
-                    continue
-            for serial in set(asked) - set(extended):
-                self._drop(serial, "its reservation is over")
-
-
-def extension_period_s(ends_in_s: Sequence[float]) -> float:
-    """Return how long to wait before the next extension: well within the shortest lease, often enough for new ones."""
-    return max(0.2, min([EXTEND_AT_MOST_S, 1.0 if not ends_in_s else min(ends_in_s) / 3]))
 
 
 def several(serials: str | Iterable[str]) -> list[str]:

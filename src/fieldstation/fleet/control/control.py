@@ -22,7 +22,7 @@ from fieldstation.fleet.control.lines import Lines
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.control.reservations import Reservations
 from fieldstation.fleet.control.waiting import Queue
-from fieldstation.fleet.errors import NotLeaderError
+from fieldstation.fleet.errors import LeaseTooLongError, NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
 from fieldstation.fleet.store import Store, ledger, tokens
@@ -47,14 +47,13 @@ class Control:
         self.background = Background()
         self.record = Record(store)
         self.index = self.record.index
-        self.queue = Queue(self.index, config.queue_limit, self._changed)
+        self.queue = Queue(self.index, config.queue_limit, config.lease_s, self._changed)
         self.leases = Leases(
             self.record,
             call,
             self.events,
             self.background,
             self._changed,
-            lease_s=config.lease_s,
             assign_wait_s=config.assign_wait_s,
         )
         self.lines = Lines(
@@ -69,9 +68,15 @@ class Control:
             return_s=config.return_s,
         )
         self.reservations = Reservations(
-            self.record, self.leases, self.queue, settled=self.lines.settled, command_s=config.command_s
+            self.record,
+            self.leases,
+            self.queue,
+            settled=self.lines.settled,
+            length=self._length,
+            command_s=config.command_s,
         )
-        self.terms = Terms(config.lease_s, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
+        longest = max(config.max_lease(role) for role in Role)
+        self.terms = Terms(longest, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
         self.amount = 0
         self._tokens: dict[str, Principal] = {}
         self._tokens_read_at = 0.0
@@ -106,6 +111,16 @@ class Control:
         if not self.leads:
             holder = self.leadership.holder
             raise NotLeaderError(leader=holder if holder not in ("", self.leadership.name) else "another control")
+
+    def _length(self, principal: Principal, for_s: float | None) -> float:
+        """How long a lease of theirs may last now; LeaseTooLongError when they ask for more."""
+        most = self.config.max_lease(principal.role)
+        if for_s is None:
+            return min(self.config.lease_s, most)
+        if for_s > most:
+            role = principal.role.name.lower()
+            raise LeaseTooLongError(user=principal.user, role=role, most=f"{most:g}", field="for_s")
+        return for_s
 
     async def _stand_by(self) -> None:
         log.info("standing by; %s leads", self.leadership.holder or "nobody")

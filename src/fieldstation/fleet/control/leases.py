@@ -45,7 +45,6 @@ class Leases:
         background: Background,
         changed: Callable[[], None],
         *,
-        lease_s: float,
         assign_wait_s: float,
     ) -> None:
         self.record = record
@@ -54,16 +53,18 @@ class Leases:
         self.publisher = publish
         self.background = background
         self.changed = changed
-        self.lease_s = lease_s
         self.assign_wait_s = assign_wait_s
 
-    async def take(self, want: Want, serials: Sequence[str], args: Mapping[str, Any]) -> list[ReservedRow]:
+    async def take(
+        self, want: Want, serials: Sequence[str], args: Mapping[str, Any], length_s: float, ticket: str | None = None
+    ) -> list[ReservedRow]:
         """Lease free devices. The caller holds `record.lock`, chose them under it, and calls `deliver` after it."""
+        await self.record.settle_doubts()
         index = self.index
         by_worker: dict[str, dict[str, int]] = {}
         for device in index.known(serials):
             by_worker.setdefault(device.worker, {})[device.serial] = device.fence + 1
-        until = datetime.now(UTC) + timedelta(seconds=self.lease_s)
+        until = datetime.now(UTC) + timedelta(seconds=length_s)
         had_socket = index.clients[want.holder] > 0
         leases: list[Lease] = []
         rows: dict[str, ReservedRow] = {}
@@ -71,7 +72,16 @@ class Leases:
             token = new_token(LEASE_PREFIX)
             leases.append(
                 Lease(
-                    uuid.uuid4().hex, hash_token(token), want.holder, worker, want.kind, args, fences, until, had_socket
+                    uuid.uuid4().hex,
+                    hash_token(token),
+                    want.holder,
+                    worker,
+                    want.kind,
+                    args,
+                    fences,
+                    until,
+                    had_socket,
+                    ticket,
                 )
             )
             url = index.workers[worker].url
@@ -79,7 +89,7 @@ class Leases:
         entry = Entry("reserve", ",".join(serials), want.holder.user, want.holder.client, want.kind)
         await self.record.commit(lambda connection: ledger.take(connection, leases), [entry])
         self.record.counts.reserved += len(serials)
-        deadline = time.monotonic() + self.lease_s
+        deadline = time.monotonic() + length_s
         for lease in leases:
             holding = Holding(lease, deadline, noted=had_socket)
             if had_socket and not index.connected(holding):  # it closed while we wrote
@@ -128,24 +138,25 @@ class Leases:
             "for_s": max(0.0, holding.deadline - time.monotonic()),
         }
 
-    async def extend(self, serials: Iterable[str], by: Holder) -> None:
-        """Let the leases on `serials` end a whole lease from now."""
+    async def extend(self, serials: Iterable[str], by: Holder, length_s: float) -> None:
+        """Let the leases on `serials` end `length_s` from now; one that ends later anyway stays as it is."""
         async with self.record.lock:
-            wanted = [serial for serial in serials if serial in self.index.lease_of]
-            ids = list(dict.fromkeys(self.index.lease_of[serial] for serial in wanted))
+            deadline = time.monotonic() + length_s
+            found = {self.index.lease_of[serial]: serial for serial in serials if serial in self.index.lease_of}
+            ids = [lease for lease in found if self.index.holdings[lease].deadline < deadline]
             if not ids:
                 return
-            until = datetime.now(UTC) + timedelta(seconds=self.lease_s)
-            entry = Entry("extend", ",".join(wanted), by.user, by.client)
+            until = datetime.now(UTC) + timedelta(seconds=length_s)
+            wanted = [serial for serial in serials if self.index.lease_of.get(serial) in ids]
+            entry = Entry("extend", ",".join(wanted), by.user, by.client, f"for {length_s:g} s")
             await self.record.commit(lambda connection: ledger.extend(connection, ids, until), [entry])
-            deadline = time.monotonic() + self.lease_s
             for lease in ids:
                 holding = self.index.holdings[lease]
                 holding.lease = replace(holding.lease, until=until)
                 holding.deadline, holding.warned_at = deadline, None
         for lease in ids:
             if (extended := self.index.holdings.get(lease)) is not None:
-                self._inform(extended.lease.worker, "extend", {"lease": lease, "for_s": self.lease_s})
+                self._inform(extended.lease.worker, "extend", {"lease": lease, "for_s": length_s})
 
     async def end(
         self,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -44,6 +45,7 @@ class Record:
         self._sockets: set[str] = set()
         self._audit: list[Entry] = []
         self._audit_lost = 0
+        self._doubtful = False
         self._dirty = asyncio.Event()
 
     async def load(self) -> ledger.Contents:
@@ -58,6 +60,7 @@ class Record:
         self._sockets.clear()
         self._audit.clear()
         self._dirty.clear()
+        self._doubtful = False
 
     def set_device(self, device: Device) -> bool:
         """Enter what is known of a device; returns whether that is news."""
@@ -156,11 +159,28 @@ class Record:
             self.counts.commit_failures += 1
             if isinstance(error, StoreError):
                 self.problem = str(error)
+                self._doubtful = True  # a connection that breaks at the commit does not tell whether it was done
             raise
         self.counts.commits += 1
         self.counts.commit_s += time.monotonic() - begun
         self.problem = ""
         return result
+
+    async def settle_doubts(self) -> None:
+        """After a failed commit: end what the database may have taken although we were told that it did not.
+
+        The caller holds `lock`. Nothing to do when no commit failed.
+        """
+        if not self._doubtful:
+            return
+        known = set(self.index.holdings)
+        used = await self.store.transact(lambda connection: ledger.end_unknown(connection, known))
+        self._doubtful = False
+        for serial, fence in used.items():
+            device = self.index.devices.get(serial)
+            if device is not None and device.fence < fence:
+                self.index.devices[serial] = replace(device, fence=fence)
+        self.changed_devices(used)
 
     async def keep_flushed(self) -> None:
         """Write reports to disk soon after they come, for ever."""
@@ -177,5 +197,6 @@ class Record:
         """Write what has piled up."""
         async with self.lock:
             self._dirty.clear()
+            await self.settle_doubts()
             if self._devices or self._workers or self._sockets or self._audit:
                 await self.commit(lambda connection: None)

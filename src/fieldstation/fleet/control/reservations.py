@@ -31,13 +31,21 @@ class Reservations:
     """The holder is always (the acting user, the client name the program gave itself)."""
 
     def __init__(
-        self, record: Record, leases: Leases, queue: Queue, *, settled: asyncio.Event, command_s: float
+        self,
+        record: Record,
+        leases: Leases,
+        queue: Queue,
+        *,
+        settled: asyncio.Event,
+        length: Callable[[Principal, float | None], float],
+        command_s: float,
     ) -> None:
         self.record = record
         self.index = record.index
         self.leases = leases
         self.queue = queue
         self.settled = settled
+        self.length = length
         self.command_s = command_s
         # Answers to tickets: an answer that was lost on the way is given again instead of a second lease.
         self._served: dict[tuple[Holder, str], tuple[float, list[Row]]] = {}
@@ -49,17 +57,18 @@ class Reservations:
     async def reserve(self, principal: Principal, want: Want, args: Mapping[str, Any]) -> list[Row]:
         """Lease devices now, all that are wanted or none. Those who wait in the queue come first."""
         authorize(principal, Role.USER, "reserving devices")
-        if want.serials or want.amount:
+        length_s = self.length(principal, want.for_s)
+        if want.needed:
             await self._settle(want)
         self._check(want)
-        if not (want.serials or want.amount):
+        if not want.needed:
             return []
         async with self.record.lock:
             free = self.queue.free()
             serials = choose(want, free, self.index.busy())
             if serials is None:
                 raise self._shortage(want, free)
-            rows = await self.leases.take(want, serials, args)
+            rows = await self.leases.take(want, serials, args, length_s)
         await self.leases.deliver(rows)
         return rows
 
@@ -81,18 +90,21 @@ class Reservations:
         """Stand in the queue for at most `wait_s` (and 15) seconds; the answer is the rows, or the place to come
         back to with its ticket."""
         authorize(principal, Role.USER, "reserving devices")
+        length_s = self.length(principal, want.for_s)
         self._check(want)
-        if not (want.serials or want.amount):
+        if not want.needed:
             return []
-        if ticket is not None and (served := self._again(want.holder, ticket)) is not None:
-            return served
+        if ticket is not None:
+            if (served := self._again(want.holder, ticket)) is not None:
+                return served
+            await self._unanswered(want.holder, ticket)
         place = self.queue.enter(want, ticket)
         deadline = time.monotonic() + min(max(wait_s, 0.0), WAIT_LIMIT_S)
         self.queue.hold(place, 1)
         try:
             while True:
                 turn = self.queue.turn
-                if (rows := await self._try(place, args, gone)) is not None:
+                if (rows := await self._try(place, args, length_s, gone)) is not None:
                     return rows
                 if not self.queue.stands(place):  # another request with this ticket was served
                     return self._again(want.holder, place.ticket) or self.queue.describe(place)
@@ -106,7 +118,18 @@ class Reservations:
         finally:
             self.queue.hold(place, -1)
 
-    async def _try(self, place: Waiting, args: Mapping[str, Any], gone: Gone) -> list[Row] | None:
+    async def _unanswered(self, holder: Holder, ticket: str) -> None:
+        """A leader before us served this ticket and its answer was lost: nobody has that lease's token."""
+        lost = [
+            serial
+            for holding in self.index.holdings.values()
+            if holding.lease.holder == holder and holding.lease.ticket == ticket
+            for serial in holding.lease.fences
+        ]
+        if lost:
+            await self.leases.end(lost, "the answer to its request was lost", tell=())
+
+    async def _try(self, place: Waiting, args: Mapping[str, Any], length_s: float, gone: Gone) -> list[Row] | None:
         want, ticket = place.want, place.ticket
         if place.order not in self.queue.plan().grants:
             return None
@@ -120,7 +143,7 @@ class Reservations:
             serials = self.queue.plan().grants.get(place.order)
             if serials is None:
                 return None
-            rows = await self.leases.take(want, serials, args)
+            rows = await self.leases.take(want, serials, args, length_s, ticket)
             now = time.monotonic()
             self._served[want.holder, ticket] = now, rows
             self.record.counts.grants += 1
@@ -139,15 +162,18 @@ class Reservations:
         served = self._served.get((holder, ticket))
         return None if served is None else served[1]
 
-    async def extend(self, principal: Principal, name: str, serials: Sequence[str] | None) -> list[str]:
+    async def extend(
+        self, principal: Principal, name: str, serials: Sequence[str] | None, for_s: float | None = None
+    ) -> list[str]:
         """Extend the holder's leases on `serials` (None: all); those of others are left out. NotHeldError: none."""
         authorize(principal, Role.USER, "extending reservations")
+        length_s = self.length(principal, for_s)
         holder = Holder(principal.user, name)
         held = self.index.held_by(holder)
         wanted = held if serials is None else [serial for serial in dict.fromkeys(serials) if serial in held]
         if not wanted:
             raise NotHeldError(client=name, serials="any device" if serials is None else ", ".join(serials))
-        await self.leases.extend(wanted, holder)
+        await self.leases.extend(wanted, holder, length_s)
         return wanted
 
     async def end(self, principal: Principal, name: str | None, serials: Sequence[str] | None) -> list[str]:
@@ -203,6 +229,10 @@ class Reservations:
         return [device.serial for device in devices if device in lost or device.serial in done]
 
     async def _command(self, principal: Principal, event: str, devices: Sequence[Device]) -> list[str]:
+        if not devices:
+            return []
+        async with self.record.lock:
+            await self.record.commit(lambda connection: None)  # proof that we lead, before anything moves
         calls = (self.leases.call(d.worker, event, {"serial": d.serial}, self.command_s) for d in devices)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:

@@ -12,29 +12,30 @@ from dataclasses import dataclass
 from fieldstation.fleet.control.index import Index
 from fieldstation.fleet.errors import BadRequestError, DeviceBusyError
 from fieldstation.fleet.model import Device, Holder
-from fieldstation.fleet.schedule import Plan, Waiting, Want, fits, plan, why_waiting
+from fieldstation.fleet.schedule import Plan, Waiting, Want, Why, estimate, fits, plan, why_waiting
 
 FORGET_S = 30.0  # a ticket that nobody asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What somebody who must wait is told. `position` counts from 1; `estimate_s` is when, at the latest, enough
-    leases end unless they are extended, or None."""
+    """What somebody who must wait is told. `position` counts from 1; `estimate_s` is when, at the latest, it is their
+    turn unless leases are extended, or None."""
 
     ticket: str
     position: int
-    reason: str
+    why: Why
     estimate_s: float | None
 
 
 class Queue:
     """Places in the queue, and the plan that comes of them. Plans are made once per change."""
 
-    def __init__(self, index: Index, limit: int, announce: Callable[[], None]) -> None:
+    def __init__(self, index: Index, limit: int, lease_s: float, announce: Callable[[], None]) -> None:
         self._announce = announce  # what is kept for the queue is not free for others: the amount changes with it
         self.index = index
         self.limit = limit
+        self.lease_s = lease_s
         self.closed = False
         self._places: dict[tuple[Holder, str], Waiting] = {}
         self._asked: dict[tuple[Holder, str], float] = {}
@@ -142,17 +143,21 @@ class Queue:
         """Tell how it stands with a place."""
         order = self.plan().order
         position = order.index(place.order) + 1 if place.order in order else 1
-        reason = why_waiting(place.want, position - 1, self._offers, self.index.devices.values())
-        return Place(place.ticket, position, reason, self._estimate(place.want))
+        before = {number: index for index, number in enumerate(order[: position - 1])}
+        ahead = sorted((p for p in self._places.values() if p.order in before), key=lambda p: before[p.order])
+        rivals = [other.want for other in ahead if self._compete(other.want, place.want)]
+        why = why_waiting(place.want, len(rivals), self._offers, self.index.devices.values())
+        return Place(place.ticket, position, why, self._estimate(place.want, rivals))
 
-    def _estimate(self, want: Want) -> float | None:
-        needed = (len(want.serials) or want.amount) - sum(fits(device, want) for device in self._offers)
+    def _compete(self, one: Want, other: Want) -> bool:
+        return any(fits(device, one) and fits(device, other) for device in self.index.devices.values())
+
+    def _estimate(self, want: Want, rivals: list[Want]) -> float | None:
         now = time.monotonic()
-        ends = sorted(
-            holding.deadline - now
-            for serial in self.index.lease_of
-            if (holding := self.index.holding_of(serial)) is not None
-            and (device := self.index.devices.get(serial)) is not None
-            and fits(device, want)
-        )
-        return round(max(0.0, ends[needed - 1]), 1) if 0 < needed <= len(ends) else None
+        ready = [0.0 for device in self._offers if fits(device, want)]
+        for serial in self.index.lease_of:
+            holding, device = self.index.holding_of(serial), self.index.devices.get(serial)
+            if holding is not None and device is not None and fits(device, want):
+                ready.append(max(0.0, holding.deadline - now))
+        found = estimate(ready, [(rival.needed, rival.for_s or self.lease_s) for rival in rivals], want.needed)
+        return None if found is None else round(found, 1)

@@ -121,6 +121,7 @@ def take(connection: Connection, leases: Iterable[Lease]) -> None:
                 until=lease.until,
                 had_socket=lease.had_socket,
                 taken_at=datetime.now(UTC),
+                ticket=lease.ticket,
             )
         )
         rows = [{"serial": serial, "lease": lease.id, "fence": fence} for serial, fence in lease.fences.items()]
@@ -149,6 +150,21 @@ def end(connection: Connection, serials: Collection[str], leases: Collection[str
     if leases:
         ended = {"ended_at": datetime.now(UTC), "end_reason": reason}
         connection.execute(update(tables.lease).where(tables.lease.c.id.in_(leases)).values(**ended))
+
+
+def end_unknown(connection: Connection, known: Collection[str]) -> dict[str, int]:
+    """End open leases that are not `known`: their commit was reported lost, so nobody holds their tokens. Returns the
+    fencing numbers that they used up."""
+    lost = [row.id for row in connection.execute(select(tables.lease.c.id).where(tables.lease.c.ended_at.is_(None)))]
+    lost = [lease for lease in lost if lease not in known]
+    if not lost:
+        return {}
+    columns = tables.reservation.c
+    rows = connection.execute(select(columns.serial, columns.fence).where(columns.lease.in_(lost))).all()
+    fences = {row.serial: row.fence for row in rows}
+    end(connection, fences, lost, "its commit was not confirmed")
+    write_audit(connection, [Entry("end", ",".join(fences), detail="its commit was not confirmed")])
+    return fences
 
 
 def write_audit(connection: Connection, entries: Iterable[Entry]) -> None:
@@ -207,4 +223,5 @@ def _lease(row: Row[Any], fences: Mapping[str, int]) -> Lease:
         fences=fences,
         until=row.until,
         had_socket=row.had_socket,
+        ticket=row.ticket,
     )

@@ -36,7 +36,12 @@ class PlaceInQueue(BaseModel):
 
     ticket: str = Field(description="Ask again with it to keep the place; unasked for 30 s it is dropped.")
     position: int = Field(description="1 is next.")
-    reason: str
+    reason: str = Field(description="For people.")
+    code: str = Field(description="For programs: too_few_exist, too_few_free or behind_others.")
+    wanted: int = Field(description="Devices asked for.")
+    free: int = Field(description="Of those that fit, how many nobody holds.")
+    exist: int = Field(description="How many fit at all.")
+    ahead: int = Field(description="Requests before this one that want some of the same devices.")
     estimate_s: float | None = Field(description="At the latest, unless leases are extended; null when unknown.")
 
 

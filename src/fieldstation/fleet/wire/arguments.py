@@ -22,6 +22,12 @@ Serial = Annotated[StrictStr, Field(max_length=200)]
 Serials = Annotated[list[Serial], Field(max_length=10_000, description="Serials of devices.")]
 
 
+Length = Annotated[
+    Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None,
+    Field(description="Length of the reservation from now, in seconds; without it as long as is usual."),
+]
+
+
 class Kind(BaseModel):
     """What every reservation says."""
 
@@ -34,6 +40,7 @@ class Kind(BaseModel):
     ticket: Annotated[StrictStr, Field(min_length=1, max_length=100)] | None = Field(
         None, description="Come back to a place in the queue."
     )
+    for_s: Length = None
     priority: StrictInt = Field(0, ge=-100, le=100, description="Place in the queue: higher comes first.")
     labels: dict[StrictStr, StrictStr] = Field({}, description="Labels that the devices must have.")
 
@@ -60,15 +67,27 @@ class ReserveSerials(Kind):
 
 
 class Named(BaseModel):
-    """Arguments of `/extendall` and `/endall`."""
+    """Arguments of `/endall`."""
 
     name: Name
 
 
 class NamedSerials(Named):
-    """Arguments of `/extend` and `/end`."""
+    """Arguments of `/end`."""
 
     serials: Serials
+
+
+class ExtendAll(Named):
+    """Arguments of `/extendall`."""
+
+    for_s: Length = None
+
+
+class Extend(NamedSerials):
+    """Arguments of `/extend`."""
+
+    for_s: Length = None
 
 
 class OnlySerials(BaseModel):

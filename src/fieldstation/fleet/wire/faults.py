@@ -18,6 +18,7 @@ STATUSES: tuple[tuple[type[FieldstationError], int, int], ...] = (
     (errors.NotHeldError, 404, 500),
     (errors.NotEnoughDevicesError, 409, 500),
     (errors.DeviceBusyError, 409, 500),
+    (errors.LeaseTooLongError, 403, 500),
     (errors.NotLeaderError, 503, 503),
     (errors.WorkerUnreachableError, 503, 500),
     (StoreError, 503, 500),

@@ -75,29 +75,23 @@ class Endpoints:
                 who, want, asked.args, wait_s=asked.wait_s or 0, ticket=asked.ticket, gone=request.is_disconnected
             )
         if isinstance(answer, Place):
-            place = {
-                "ticket": answer.ticket,
-                "position": answer.position,
-                "reason": answer.reason,
-                "estimate_s": answer.estimate_s,
-            }
-            return JSONResponse(place, 202)
+            return JSONResponse(rows.place_in_queue(answer), 202)
         return [rows.reservation_row(row) for row in answer]
 
     @staticmethod
     def _want(who: Principal, asked: arguments.Kind, amount: int, serials: tuple[str, ...]) -> Want:
         holder = Holder(who.user, asked.name)
-        return Want(holder, asked.kind, amount, serials, dict(asked.labels), asked.priority)
+        return Want(holder, asked.kind, amount, serials, dict(asked.labels), asked.priority, asked.for_s)
 
     async def extend(self, request: Request, who: Principal) -> Any:
         """Extend the client's reservations of these devices; those of others are left out."""
-        asked = await arguments.read(request, arguments.NamedSerials)
-        return await self.control.reservations.extend(who, asked.name, asked.serials)
+        asked = await arguments.read(request, arguments.Extend)
+        return await self.control.reservations.extend(who, asked.name, asked.serials, asked.for_s)
 
     async def extend_all(self, request: Request, who: Principal) -> Any:
         """Extend all reservations of the client."""
-        asked = await arguments.read(request, arguments.Named)
-        return await self.control.reservations.extend(who, asked.name, None)
+        asked = await arguments.read(request, arguments.ExtendAll)
+        return await self.control.reservations.extend(who, asked.name, None, asked.for_s)
 
     async def end(self, request: Request, who: Principal) -> Any:
         """End the client's reservations of these devices; those of others are left out."""
@@ -179,8 +173,8 @@ def build(control: Control, **options: Any) -> FastAPI:
         ("/devices", here.devices, arguments.Devices, list[str] | list[answers.DeviceRow]),
         ("/reserve", here.reserve, arguments.Reserve, list[answers.ReservationRow]),
         ("/reserveserials", here.reserve_serials, arguments.ReserveSerials, list[answers.ReservationRow]),
-        ("/extend", here.extend, arguments.NamedSerials, list[str]),
-        ("/extendall", here.extend_all, arguments.Named, list[str]),
+        ("/extend", here.extend, arguments.Extend, list[str]),
+        ("/extendall", here.extend_all, arguments.ExtendAll, list[str]),
         ("/end", here.end, arguments.NamedSerials, list[str]),
         ("/endall", here.end_all, arguments.Named, list[str]),
         ("/reboot", here.reboot, arguments.OnlySerials, list[str]),

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fieldstation.fleet.control.index import Index
+from fieldstation.fleet.control.waiting import Place
 from fieldstation.fleet.model import Device, Lease, Row, Worker, WorkerState
 
 
@@ -25,6 +26,22 @@ def reservation_row(row: Row) -> dict[str, Any]:
         "fence": row.fence,
         "lease": row.token,
         "until": row.until.isoformat(),
+    }
+
+
+def place_in_queue(place: Place) -> dict[str, Any]:
+    """Return what somebody who waits is told."""
+    why = place.why
+    return {
+        "ticket": place.ticket,
+        "position": place.position,
+        "reason": why.text,
+        "code": why.code.value,
+        "wanted": why.wanted,
+        "free": why.free,
+        "exist": why.exist,
+        "ahead": why.ahead,
+        "estimate_s": place.estimate_s,
     }
 
 

@@ -207,7 +207,11 @@ class Served:
         self.url = ""
 
     async def __aenter__(self) -> Served:
-        await self.service.start()
+        try:
+            await self.service.start()
+        except BaseException:
+            await self.service.stop()  # as `core.service` does after a failed start
+            raise
         self.url = self.service.url
         self._running: asyncio.Task[None] | None = asyncio.create_task(self.service.run())
         return self

@@ -335,3 +335,29 @@ def test_migrate_on_the_command_line_says_what_it_did(tmp_path):
     assert third.returncode == 1
     assert third.stderr.startswith("fieldstation: The database")
     assert "Traceback" not in third.stderr
+
+
+async def test_a_commit_that_was_done_but_not_confirmed_blocks_no_device(start, workers, apis, monkeypatch):
+    """The connection breaks after the database has committed a reservation: control is told that it failed."""
+    control = await start()
+    await workers(control.url)
+    api = apis(control.url)
+    store = control.service.store
+    await control.control.record.flush()
+    read = store.read
+
+    async def broken(work):
+        await read(work)
+        raise StoreError(path="test", problem="the connection was lost")
+
+    monkeypatch.setattr(store, "read", broken)
+    asked = {"serials": ["A1"], "name": "bob", "kind": "pulsecount", "args": {}}
+    assert (await api.post("/reserveserials", **asked))[0] == 503
+    assert len(store.transact_now(ledger.read).leases) == 1
+    monkeypatch.undo()
+    status, [row] = await api.post("/reserveserials", **asked)
+    assert (status, row["fence"]) == (200, 2)  # the number that may have been used is never used again
+    [lease_now] = store.transact_now(ledger.read).leases
+    assert lease_now.fences == {"A1": 2}
+    assert (await api.post("/endall", name="bob"))[0] == 200
+    assert store.transact_now(ledger.read).leases == []

@@ -31,6 +31,14 @@ async def test_the_place_says_why_and_how_long(api, worker):
     assert 3590 < place["estimate_s"] <= 3600
     status, second = await api.get("/reserve", amount=1, name="amy", wait_s=0, **WANT)
     assert (status, second["position"]) == (202, 2)
+    assert {key: second[key] for key in ("code", "wanted", "free", "exist", "ahead")} == {
+        "code": "behind_others",
+        "wanted": 1,
+        "free": 1,
+        "exist": 4,
+        "ahead": 1,
+    }
+    assert second["estimate_s"] > 3590  # bob takes the free one first
     assert second["reason"].endswith("1 request is ahead of yours.")
     status, third = await api.post("/reserve", amount=9, name="max", wait_s=0, **WANT)
     assert third["reason"] == "The fleet has 4 of 9 devices of kind pulsecount; more must be plugged in."
