@@ -58,7 +58,10 @@ def mask(text: str) -> str:
 
 @contextmanager
 def context(**fields: object) -> Iterator[None]:
-    """Add `fields` to every log line written inside the block, in this task and those it starts."""
+    """Add `fields` to every log line written inside the block, in this task and those it starts.
+
+    A function is called for each line; when it returns None the line goes without that field.
+    """
     token = _context.set(MappingProxyType({**_context.get(), **fields}))
     try:
         yield
@@ -68,13 +71,14 @@ def context(**fields: object) -> Iterator[None]:
 
 def current_context() -> dict[str, object]:
     """Return the fields that `context` has set here."""
-    return dict(_context.get())
+    fields = {key: value() if callable(value) else value for key, value in _context.get().items()}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 class _ContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         # Kept on the record: a handler in another thread would see another context.
-        record.fields = {**_context.get(), **getattr(record, "fields", {})}
+        record.fields = {**current_context(), **getattr(record, "fields", {})}
         return True
 
 

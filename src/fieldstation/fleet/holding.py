@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fieldstation.fleet.errors import BadRequestError, LeaseRefusedError
+
+log = logging.getLogger(__name__)
 
 AFTERLIFE_S = 3600.0  # how long an ended lease may still fetch results that were not delivered
 
@@ -111,6 +114,8 @@ class Holdings:
         """Take one device from a lease; the last one ends it."""
         if held.fences.pop(serial, None) is not None:
             held.reasons[serial] = reason
+            about = {"fields": {"device": serial, "lease": held.id}}
+            log.info("no longer held by %s: %s", held.client, reason, extra=about)
         if not held.fences and held.ended_at is None:
             held.ended_at = now
 

@@ -50,6 +50,8 @@ class Hosted:
     def begin(self, wanted: Kind, held: Held) -> None:
         """Put it into the state that the lease wants."""
         self.lease = held.id
+        about = {"fields": {"device": self.serial, "lease": held.id}}
+        log.info("held by %s as %s, fence %d", held.client, held.kind, held.fences[self.serial], extra=about)
         self.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
 
     def body(self, fence: int) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class Devices:
         return hosted
 
     async def _live(self, hosted: Hosted) -> None:
-        with logs.context(device=hosted.serial):
+        with logs.context(device=hosted.serial, lease=lambda: hosted.lease):
             await hosted.machine.run()
 
     def _changed(self, hosted: Hosted) -> None:

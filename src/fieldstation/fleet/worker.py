@@ -152,7 +152,7 @@ class Worker:
             try:
                 await asyncio.wrap_future(self._store.save(held, self._clock()))
             except Exception as error:
-                log.exception("the lease %s could not be stored", held.id)
+                log.exception("the lease could not be stored", extra={"fields": {"lease": held.id}})
                 return {"refused": refused | dict.fromkeys(held.fences, f"the worker's store fails: {error}")}
             self._take_up(held, wanted)
         return {"refused": refused}

@@ -66,6 +66,18 @@ def test_a_line_carries_time_level_logger_and_context(capsys):
     assert log.current_context() == {}
 
 
+def test_a_field_may_change_while_its_block_lasts(capsys):
+    log.setup()
+    lease = None
+    with log.context(lease=lambda: lease):
+        logging.getLogger("x").warning("free")
+        lease = "l1"
+        logging.getLogger("x").warning("held")
+    free, held = capsys.readouterr().err.splitlines()
+    assert "lease" not in free
+    assert "[lease=l1] held" in held
+
+
 def test_context_belongs_to_the_task_that_set_it(capsys):
     log.setup()
 

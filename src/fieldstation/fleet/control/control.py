@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fieldstation.core import log as logs
 from fieldstation.core.errors import StoreError
 from fieldstation.core.events import Publisher
 from fieldstation.core.security import Principal, Role, authorize, hash_token
@@ -264,12 +265,13 @@ class Control:
             self.lines.notice_silence()
             self.queue.forget_unasked()
             for holding in list(self.index.holdings.values()):
-                try:
-                    await self._judge(holding)
-                except (StoreError, NotLeaderError) as error:
-                    log.error("the lease %s cannot be ended yet: %s", holding.lease.id, error)
-                except Exception:  # one lease must not stop the clock of all others
-                    log.exception("the lease %s cannot be judged", holding.lease.id)
+                with logs.context(lease=holding.lease.id):
+                    try:
+                        await self._judge(holding)
+                    except (StoreError, NotLeaderError) as error:
+                        log.error("the lease cannot be ended yet: %s", error)
+                    except Exception:  # one lease must not stop the clock of all others
+                        log.exception("the lease cannot be judged")
 
     async def _judge(self, holding: Holding) -> None:
         worker = self.index.workers[holding.lease.worker]

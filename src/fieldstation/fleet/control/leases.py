@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fieldstation.core import log as logs
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.events import Publisher
 from fieldstation.core.security import hash_token, new_token
@@ -95,6 +96,8 @@ class Leases:
             if had_socket and not index.connected(holding):  # it closed while we wrote
                 holding.idle_since = time.monotonic()
             index.add(holding)
+            about = {"fields": {"lease": lease.id}}
+            log.info("%s reserved for %s, for %g s", ", ".join(lease.fences), _who(want.holder), length_s, extra=about)
         self.publisher.publish(say.Leased(want.holder, frozenset(serials)))
         self.changed()
         return [rows[serial] for serial in serials]
@@ -115,7 +118,8 @@ class Leases:
 
     async def _assign(self, holding: Holding) -> None:
         lease = holding.lease
-        answer = await self.call(lease.worker, "assign", self.as_line(holding), self.assign_wait_s)
+        with logs.context(lease=lease.id):
+            answer = await self.call(lease.worker, "assign", self.as_line(holding), self.assign_wait_s)
         refused = answer.get("refused")
         if isinstance(refused, Mapping) and refused:
             reasons = "; ".join(f"{serial}: {reason}" for serial, reason in refused.items())
@@ -156,6 +160,7 @@ class Leases:
                 holding.deadline, holding.warned_at = deadline, None
         for lease in ids:
             if (extended := self.index.holdings.get(lease)) is not None:
+                log.info("extended by %s, to %g s from now", _who(by), length_s, extra={"fields": {"lease": lease}})
                 self._inform(extended.lease.worker, "extend", {"lease": lease, "for_s": length_s})
 
     async def end(
@@ -190,6 +195,8 @@ class Leases:
             self.record.changed_devices(everything)
             self.record.counts.end(len(everything), reason)
         for holding, group in holdings:
+            mark = {"fields": {"lease": holding.lease.id}}
+            log.info("%s ended for %s: %s", ", ".join(group), _who(holding.lease.holder), reason, extra=mark)
             for serial in group if tell else ():
                 # The fence tells a holder that has the device again whether this word is about its lease of now.
                 about = {"reason": reason, "fence": fences[serial]}
@@ -208,6 +215,11 @@ class Leases:
             try:
                 await self.call(worker, event, argument, 15.0)
             except FieldstationError as error:
-                log.warning("%s to worker %s: %s", event, worker, error)
+                about = {"fields": {"lease": argument["lease"]}}
+                log.warning("%s to worker %s: %s", event, worker, error, extra=about)
 
         self.background.start(inform(), f"{event} to {worker}")
+
+
+def _who(holder: Holder) -> str:
+    return f"{holder.client} ({holder.user})"

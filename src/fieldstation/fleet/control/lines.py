@@ -206,7 +206,8 @@ class Lines:
                     await self.leases.end([serial], reason, tell=tell)
                     break
                 except StoreError as error:  # the holder has lost it all the same: try until it is written
-                    log.error("cannot write that %s failed: %s", serial, error)
+                    about = {"fields": {"lease": self.index.lease_of.get(serial)}}
+                    log.error("cannot write that %s failed: %s", serial, error, extra=about)
                     await asyncio.sleep(1)
             if forget and serial not in self.index.lease_of:
                 self.record.forget_device(serial)

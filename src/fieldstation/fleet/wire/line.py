@@ -242,9 +242,9 @@ class LogBacklog(logging.Handler):
             return  # about the line itself: control has its own view of it
         if len(self._lines) == self._lines.maxlen:
             self._dropped += 1
-        fields = getattr(record, "fields", {})
-        context = "".join(f"[{value}] " for value in fields.values())
-        self._lines.append([record.levelno, logs.mask(context + record.getMessage())])
+        fields = {**logs.current_context(), **getattr(record, "fields", {})}
+        line: list[Any] = [record.levelno, logs.mask(record.getMessage())]
+        self._lines.append([*line, {key: logs.mask(str(value)) for key, value in fields.items()}] if fields else line)
 
     def peek(self, most: int) -> list[list[Any]]:
         """Return the oldest lines."""

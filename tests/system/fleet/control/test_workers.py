@@ -137,6 +137,7 @@ async def test_a_beat_brings_a_silent_worker_back(start, workers, apis):
 async def test_an_unplugged_device_is_a_failure_for_its_holder_and_is_gone(api, control, worker, listeners):
     bob = await listeners(control.url, "bob")
     [row] = await api.reserve(1, name="bob")
+    del worker.devices[row["serial"]]  # or it would report it when the lease is released
     await worker.say("gone", {"serial": row["serial"]})
     await eventually(lambda: bob.count("failure", row["serial"]) == 1)
     await eventually(lambda: bob.count("reservation end", row["serial"]) == 1)
@@ -249,13 +250,16 @@ async def test_a_forgotten_worker_may_come_back(start, workers, apis):
 
 async def test_logs_of_workers_and_programs_are_written_one_line_each(api, worker, caplog):
     caplog.set_level("INFO", "fieldstation.fleet.remote")
-    await worker.say("log", {"logs": [[20, "scanning"], [20], "x", [40, "a\nforged line"]]})
+    about = {"device": "A1", "lease": "l1", "level": "fake"}
+    await worker.say("log", {"logs": [[20, "scanning", about], [20], "x", [40, "a\nforged line"], [20, "y", "z"]]})
     assert await api.get("/log", name="host_worker", logs=[[30, "hot %s"], ["x", "y"], [10, "quiet"]]) == (200, "")
     assert [record.getMessage() for record in caplog.records if record.name == "fieldstation.fleet.remote"] == [
         "[bench@bench] scanning",
         "[bench@bench] a\\nforged line",
         "[host_worker@127.0.0.1] hot %s",
     ]
+    [first] = [record for record in caplog.records if "scanning" in record.getMessage()]
+    assert first.fields == {"device": "A1", "lease": "l1"}  # and nothing that could pass for ours
 
 
 async def test_fences_never_go_back_although_the_database_was_older(api, worker):
