@@ -19,6 +19,7 @@ from fieldstation.fleet.control.told import Leased, News, Told, available
 from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.model import Holder
 from fieldstation.fleet.wire.guard import PRINCIPAL
+from fieldstation.fleet.wire.slow import drop_if_behind
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,15 @@ class ClientSockets:
         self._outgoing: asyncio.Queue[News | str] = asyncio.Queue()  # news for everybody or a holder; or a new socket
         sio.on("connect", self._connect)
         sio.on("disconnect", self._disconnect)
-        control.events.subscribe(self._outgoing.put_nowait)
+        self._amount: Told | None = None  # news for everybody that is not sent yet: only the newest counts
+        control.events.subscribe(self._hear)
+
+    def _hear(self, news: News) -> None:
+        if isinstance(news, Told) and news.to is None:
+            waiting, self._amount = self._amount, news
+            if waiting is not None:
+                return
+        self._outgoing.put_nowait(news)
 
     def load(self) -> dict[str, int]:
         """Return how many sockets and unacknowledged events there are."""
@@ -125,12 +134,24 @@ class ClientSockets:
                 elif isinstance(news, Leased):
                     self._outdate(news)
                 elif news.to is None:
-                    # Without acknowledgement: the newest amount is all that counts, and it is encoded once for all.
-                    await self.sio.emit("event", news.text)
+                    await self._tell_everybody()
                 else:
                     await self._tell(news.to, news)
             except Exception:
                 log.exception("an event could not be sent")
+
+    async def _tell_everybody(self) -> None:
+        # Without acknowledgement, since the newest is all that counts; and encoded once for all.
+        newest, self._amount = self._amount, None
+        if newest is not None:
+            await self.sio.emit("event", newest.text)
+            for sid in list(self._holders):
+                await self._drop_if_behind(sid)
+
+    async def _drop_if_behind(self, sid: str) -> bool:
+        behind = await drop_if_behind(self.sio, sid)
+        self.control.record.counts.slow_clients += behind
+        return behind
 
     async def _welcome(self, sid: str) -> None:
         holder = self._holders.get(sid)
@@ -149,6 +170,7 @@ class ClientSockets:
         waiting = self._pending.setdefault(holder, {})
         if len(waiting) >= KEEP_MANY:
             del waiting[next(iter(waiting))]
+            self.control.record.counts.dropped_events += 1
         number = next(self._numbers)
         waiting[number] = Pending(told, time.monotonic())
         await self._send(holder, number, waiting[number])
@@ -157,6 +179,8 @@ class ClientSockets:
         for sid in tuple(self._sockets.get(holder, ())):
             if number not in self._pending.get(holder, ()):
                 return  # acknowledged or out of date meanwhile
+            if await self._drop_if_behind(sid):
+                continue
             message.sent_at = time.monotonic()
             acknowledged = partial(self._acknowledged, holder, number)
             await self.sio.emit("event", message.told.text, to=sid, callback=acknowledged)
@@ -174,6 +198,7 @@ class ClientSockets:
             for holder, waiting in list(self._pending.items()):
                 for number, message in list(waiting.items()):
                     if now - message.since > KEEP_S:
+                        self.control.record.counts.dropped_events += 1
                         self._acknowledged(holder, number)
                     elif message.sent_at is None or now - message.sent_at > REPEAT_S:
                         await self._send(holder, number, message)

@@ -18,6 +18,7 @@ from fieldstation.fleet.delivery import Session
 from fieldstation.fleet.errors import BadRequestError, FleetError
 from fieldstation.fleet.refusals import acknowledgement, problem, refusal
 from fieldstation.fleet.wire.guard import PRINCIPAL
+from fieldstation.fleet.wire.slow import drop_if_behind
 from fieldstation.fleet.wire.worker_requests import parse
 from fieldstation.fleet.worker import Worker
 
@@ -62,7 +63,7 @@ class WorkerSockets:
     async def _send_all(self) -> None:
         while True:
             sid, text, confirmed = await self._outgoing.get()
-            if sid in self._sessions:
+            if sid in self._sessions and not await drop_if_behind(self.sio, sid):
                 await self.sio.emit("event", text, to=sid, callback=lambda *_, done=confirmed: done())
 
     async def _connect(self, sid: str, environ: Mapping[str, Any], auth: object = None) -> None:
