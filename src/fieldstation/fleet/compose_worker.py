@@ -22,11 +22,14 @@ from fieldstation.fleet.wire.line import ControlLine, LogBacklog
 from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.worker_http import WorkerHttp
 from fieldstation.fleet.wire.worker_socketio import WorkerSockets
+from fieldstation.fleet.wire.worker_vitals import WorkerVitals
 from fieldstation.fleet.worker import LEASE_PREFIX, Worker
 from fieldstation.fleet.worker_config import WorkerConfig
 from fieldstation.fleet.worker_store import WorkerStore
 
 log = logging.getLogger(__name__)
+
+LATE = ("/socket.io/", "/health")  # the hand-shake may carry a lease; load balancers have no token
 
 ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a worker that was opened with --insecure
 
@@ -127,8 +130,9 @@ class WorkerService:
         open_to_all = is_loopback(config.host)
         nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
         hosts = OwnNames({config.host, *config.allow_hosts}) if nobody is not None else ("*",)
-        whole = socketio.ASGIApp(self._sockets.sio, WorkerHttp(self.worker).app)
-        return Guard(whole, self._authenticate, nobody=nobody, hosts=hosts)
+        self._vitals = WorkerVitals(self.worker, needs_control=bool(config.control))
+        whole = socketio.ASGIApp(self._sockets.sio, WorkerHttp(self.worker, self._vitals.routes()).app)
+        return Guard(whole, self._authenticate, nobody=nobody, hosts=hosts, late=LATE)
 
     async def _authenticate(self, token: str) -> Principal | None:
         # A lease in the address is for the sockets to judge; on the worker's own endpoints it opens nothing.
@@ -172,7 +176,4 @@ class WorkerService:
 
     def health(self) -> dict[str, object]:
         """Say how it is: devices by state, and whether control hears it."""
-        assert self.worker is not None
-        states = [hosted.state.value for hosted in self.worker.devices.all()]
-        connected = self.worker.connected or not self.config.control
-        return {"ok": connected, "devices": {state: states.count(state) for state in set(states)}}
+        return self._vitals.health()

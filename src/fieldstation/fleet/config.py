@@ -71,6 +71,9 @@ class ControlConfig(BaseModel):
     )
     command_s: float = Field(10, gt=0, description="Limit for a worker's answer to reboot and delete, in seconds.")
     tick_s: float = Field(0.5, gt=0, description="How often deadlines are looked at, in seconds.")
+    keep_days: float = Field(
+        365, gt=0, description="How long lines of the audit log, and reservations that ended, are kept, in days."
+    )
     leader_lease_s: float = Field(
         3,
         gt=0,

@@ -78,6 +78,10 @@ class Delivery:
         """Return how many events of this lease are not confirmed."""
         return len(self._owed.get(lease, ()))
 
+    def owed_in_all(self) -> int:
+        """Return how many events are not confirmed, of all leases."""
+        return sum(map(len, self._owed.values()))
+
     def attach(self, session: Session, lease: str) -> None:
         """A socket presents a lease: it gets what is owed to it."""
         session.leases.add(lease)

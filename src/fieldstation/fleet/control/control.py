@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from fieldstation.core import log as logs
@@ -26,12 +27,15 @@ from fieldstation.fleet.control.waiting import Queue
 from fieldstation.fleet.errors import LeaseTooLongError, NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
-from fieldstation.fleet.store import Store, ledger, tokens
+from fieldstation.fleet.store import Store, ledger, retention, tokens
+from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
 
 TOKENS_S = 2.0  # how long a revoked token may still work
 SETTLE_S = 2.0  # how long a reservation waits for workers that were there when we began to lead
+PRUNE_EVERY_S = 3600.0
+PRUNE_PAUSE_S = 0.5
 MISS_S = 0.5  # unknown tokens make us look again, but not at every guess
 
 
@@ -154,6 +158,7 @@ class Control:
             left_s = left_after_restart((lease.until - datetime.now(UTC)).total_seconds(), self.terms)
             idle_since = now if lease.had_socket else None
             self.index.add(Holding(lease, now + left_s, idle_since=idle_since, noted=lease.had_socket))
+        self.record.audit(Entry("leader", self.leadership.name, detail=f"epoch {self.leadership.epoch}"))
         self.leads = True
         self._changed()
         self.leading.publish(True)
@@ -272,6 +277,19 @@ class Control:
                         log.error("the lease cannot be ended yet: %s", error)
                     except Exception:  # one lease must not stop the clock of all others
                         log.exception("the lease cannot be judged")
+
+    async def _prune(self) -> None:
+        while True:
+            before = datetime.now(UTC) - timedelta(days=self.config.keep_days)
+            for prune in (retention.prune_audit, retention.prune_leases):
+                try:
+                    more = True
+                    while more:
+                        more = await self.store.transact(partial(prune, before=before))
+                        await asyncio.sleep(PRUNE_PAUSE_S)
+                except (StoreError, NotLeaderError) as error:
+                    log.error("what is too old stays for now: %s", error)
+            await asyncio.sleep(PRUNE_EVERY_S)
 
     async def _judge(self, holding: Holding) -> None:
         worker = self.index.workers[holding.lease.worker]

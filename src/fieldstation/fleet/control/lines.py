@@ -152,6 +152,7 @@ class Lines:
         known = self.index.workers[worker]
         if known.state is not WorkerState.ONLINE:
             self.record.set_worker(replace(known, state=WorkerState.ONLINE, seen_at=datetime.now(UTC)))
+            self.record.audit(Entry("worker online", worker, detail="heard again"))
             for holding in self.index.holdings_on(worker):
                 if holding.idle_since is not None:  # its sockets may have come back while nothing was heard
                     holding.idle_since = line.heard_at

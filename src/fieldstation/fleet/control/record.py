@@ -19,7 +19,7 @@ from fieldstation.core.errors import StoreError
 from fieldstation.fleet.control.counts import Counts
 from fieldstation.fleet.control.index import Index
 from fieldstation.fleet.errors import NotLeaderError
-from fieldstation.fleet.model import Device, Worker
+from fieldstation.fleet.model import Device, DeviceState, Worker
 from fieldstation.fleet.store import Store, ledger
 from fieldstation.fleet.store.ledger import Entry
 
@@ -64,8 +64,11 @@ class Record:
 
     def set_device(self, device: Device) -> bool:
         """Enter what is known of a device; returns whether that is news."""
-        if self.index.devices.get(device.serial) == device:
+        known = self.index.devices.get(device.serial)
+        if known == device:
             return False
+        if (entry := _news(known, device)) is not None:
+            self.audit(entry)
         self.index.devices[device.serial] = device
         self.changed_devices([device.serial])
         return True
@@ -77,7 +80,8 @@ class Record:
 
     def forget_device(self, serial: str) -> None:
         """The device is gone. It must not be reserved."""
-        self.index.devices.pop(serial, None)
+        if (device := self.index.devices.pop(serial, None)) is not None:
+            self.audit(Entry("device gone", serial, device.worker))
         self.changed_devices([serial])
 
     def set_worker(self, worker: Worker) -> None:
@@ -200,3 +204,14 @@ class Record:
             await self.settle_doubts()
             if self._devices or self._workers or self._sockets or self._audit:
                 await self.commit(lambda connection: None)
+
+
+def _news(known: Device | None, device: Device) -> Entry | None:
+    """What the audit log says of a report. The steps of each reservation are not in it: they follow from its lines."""
+    if known is None or known.worker != device.worker:
+        return Entry("device added", device.serial, device.worker, detail=device.driver)
+    broken = DeviceState.BROKEN in (known.state, device.state) and known.state is not device.state
+    if broken or known.health is not device.health:
+        detail = f"{device.state}, {device.health}" + (f": {device.reason}" if device.reason else "")
+        return Entry("device state", device.serial, device.worker, detail=detail)
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, StrictStr
@@ -41,9 +41,9 @@ class ReserveHere(BaseModel):
 
 
 class WorkerHttp:
-    """The endpoints of one worker."""
+    """The endpoints of one worker; `more` are those that are not documented."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, more: Sequence[Route] = ()) -> None:
         self.worker = worker
         self.app = Starlette(
             routes=[
@@ -52,6 +52,7 @@ class WorkerHttp:
                 self._route("/unreserve", OneSerial, self._unreserve),
                 self._route("/reboot", OneSerial, self._reboot),
                 self._route("/delete", OneSerial, self._delete),
+                *more,
             ]
         )
 
