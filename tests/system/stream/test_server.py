@@ -105,7 +105,8 @@ async def test_newest_wins_and_modules_do_not_starve_each_other(serve, data_dir)
                 counts[one.module_id] += 1
             stop.set()
             await writing
-    assert max(counts.values()) - min(counts.values()) <= 3, counts
+    # A module that is written late misses a round now and then; one that starves has next to nothing.
+    assert min(counts.values()) >= 0.8 * max(counts.values()), counts
 
 
 async def test_an_interval_is_kept(serve, data_dir):
