@@ -1,4 +1,4 @@
-"""Run the tests three at a time (they mostly wait); what failed runs once more, alone, and is named loudly if it passes then.
+"""Run the tests three at a time, since they mostly wait; what failed runs once more, alone, and is named loudly.
 
 A test that needs the second try is a bug of ours (usually a deadline that a busy machine breaks): it is listed, so that
 it can be found, and a test that fails twice fails the run.
