@@ -15,7 +15,8 @@ import pytest
 from fieldstation.station.agent import WriterLine
 from fieldstation.station.store import Reader
 from fieldstation.testing import wait_for
-from fieldstation.testing.station import Line, StationProcess
+from fieldstation.testing.line import Line
+from fieldstation.testing.station import StationProcess
 
 PRODUCER = """
 import sys, time

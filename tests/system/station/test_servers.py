@@ -16,7 +16,7 @@ from fieldstation.station.config import NATSConfig
 from fieldstation.station.reading import Inbox, read_stream
 from fieldstation.station.sim import serve
 from fieldstation.testing import eventually, mosquitto, wait_for
-from fieldstation.testing.station import Line
+from fieldstation.testing.line import Line
 
 pytestmark = pytest.mark.timeout(90)
 
