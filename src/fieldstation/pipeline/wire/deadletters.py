@@ -45,6 +45,16 @@ def dead_letter_config(stream: str, replicas: int) -> api.StreamConfig:
     )
 
 
+async def ensure_dead_letters(js: JetStreamContext, stream: str) -> None:
+    """Make the stream that keeps dead letters and replays of `stream`, with as many replicas as that has."""
+    name = names.dead_letter_stream(stream)
+    try:
+        await js.stream_info(name)
+    except NotFoundError:
+        info = await js.stream_info(stream)
+        await js.add_stream(dead_letter_config(stream, info.config.num_replicas or 1))
+
+
 def letter_headers(process: str, delivery: Delivery, request_id: str, error: str) -> dict[str, str]:
     """What is remembered beside the body: where it came from, so that a replay makes outputs with its own ids."""
     origin = delivery.origin
