@@ -69,6 +69,7 @@ def letter_headers(process: str, delivery: Delivery, request_id: str, error: str
         "Error": " ".join(error.split())[:2000],
         "Deliveries": str(delivery.deliveries),
         "At": f"{time.time():.3f}",
+        "Trace": delivery.trace,
     }
     return {_PREFIX + key: value for key, value in values.items() if value}
 
@@ -85,6 +86,11 @@ def origin_of(headers: Mapping[str, str]) -> Origin | None:
         )
     except (KeyError, ValueError):
         return None
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """The `traceparent` a message came with, also when it is a replay."""
+    return headers.get("traceparent") or headers.get(_PREFIX + "Trace", "")
 
 
 async def dead_letters(js: JetStreamContext, stream: str, process: str = "*") -> list[DeadLetter]:

@@ -44,6 +44,5 @@ async def patiently(ask: Callable[[], Awaitable[T]], url: str, wait_s: float = E
     try:
         return await retry(attempt, on=silence, backoff=Backoff(0.1, 1.0), deadline_s=wait_s)
     except silence as error:
-        raise BrokerError(
-            url=mask(url), problem=f"JetStream has not answered for {wait_s:g} s ({error or 'silence'})"
-        ) from error
+        why = str(error) or "silence"
+        raise BrokerError(url=mask(url), problem=f"JetStream has not answered for {wait_s:g} s ({why})") from error

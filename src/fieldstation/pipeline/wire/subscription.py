@@ -17,7 +17,7 @@ from nats.js.errors import APIError, NotFoundError
 from fieldstation.pipeline import names
 from fieldstation.pipeline.errors import ConsumerTakenError
 from fieldstation.pipeline.model import Delivery, Origin
-from fieldstation.pipeline.wire.deadletters import origin_of
+from fieldstation.pipeline.wire.deadletters import origin_of, trace_of
 from fieldstation.pipeline.wire.patience import patiently
 
 log = logging.getLogger(__name__)
@@ -166,4 +166,5 @@ class JetStreamSubscription:
         origin = origin_of(msg.headers) if self._replays and msg.headers else None
         if origin is None:
             origin = Origin(self.consumer, self._created, sequence, msg.subject)
-        self._deliver(Delivery(msg.data, origin, int(tokens[at + 2]), msg.reply))
+        trace = trace_of(msg.headers) if msg.headers else ""
+        self._deliver(Delivery(msg.data, origin, int(tokens[at + 2]), msg.reply, trace))
