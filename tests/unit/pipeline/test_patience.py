@@ -3,7 +3,14 @@
 import pytest
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js.errors import APIError, NotFoundError, ServerError, ServiceUnavailableError
+from nats.js.errors import (
+    APIError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NotFoundError,
+    ServerError,
+    ServiceUnavailableError,
+)
 
 from fieldstation.pipeline.errors import BrokerError
 from fieldstation.pipeline.wire.patience import patiently
@@ -38,7 +45,14 @@ async def test_an_election_is_waited_out(passing):
 
 
 @pytest.mark.parametrize(
-    "final", [NotFoundError(err_code=10059), ServerError(err_code=10047), ServiceUnavailableError(err_code=10023)]
+    "final",
+    [
+        NotFoundError(err_code=10059),
+        ServerError(err_code=10047),
+        ServiceUnavailableError(err_code=10023),
+        KeyNotFoundError(),
+        KeyWrongLastSequenceError(),
+    ],
 )
 async def test_an_answer_is_passed_on_at_once(final):
     with pytest.raises(type(final)):

@@ -35,8 +35,9 @@ async def patiently(ask: Callable[[], Awaitable[T]], url: str, wait_s: float = E
         try:
             return await ask()
         except APIError as error:
-            unavailable = isinstance(error, ServiceUnavailableError) and error.err_code != _NO_ROOM
-            if unavailable or error.err_code in _PASSING:
+            code = getattr(error, "err_code", None)  # nats-py leaves it out of the key-value errors
+            unavailable = isinstance(error, ServiceUnavailableError) and code != _NO_ROOM
+            if unavailable or code in _PASSING:
                 raise _NotYetError(error) from error
             raise
 
