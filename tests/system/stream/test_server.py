@@ -105,8 +105,8 @@ async def test_newest_wins_and_modules_do_not_starve_each_other(serve, data_dir)
                 counts[one.module_id] += 1
             stop.set()
             await writing
-    # A module that is written late misses a round now and then; one that starves has next to nothing.
-    assert min(counts.values()) >= 0.8 * max(counts.values()), counts
+    # 60 each; a burst may find a module between two of its frames, and one that starves has a handful.
+    assert min(counts.values()) >= 30, counts
 
 
 async def test_an_interval_is_kept(serve, data_dir):
