@@ -60,6 +60,7 @@ class ControlConfig(BaseModel):
     command_s: float = Field(10, gt=0, description="Limit for a worker's answer to reboot and delete, in seconds.")
     tick_s: float = Field(0.5, gt=0, description="How often deadlines are looked at, in seconds.")
     sockets_per_client: int = Field(32, ge=1, description="Open sockets that one client name may have.")
+    history_kept: int = Field(500, ge=1, le=100_000, description="Lines that are kept of each device's history.")
     queue_limit: int = Field(1000, ge=1, description="Requests that may stand in the queue at once.")
 
     @model_validator(mode="after")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from fieldstation.core.errors import StoreError
 from fieldstation.fleet.control.index import Index
-from fieldstation.fleet.model import Device, Worker
-from fieldstation.fleet.store import Store, ledger
+from fieldstation.fleet.model import Device, OutOfService, Step, Worker
+from fieldstation.fleet.store import Store, care, ledger
 from fieldstation.fleet.store.ledger import Entry
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
+HISTORY_KEPT = 500  # lines of one device's history
 
 
 class Record:
@@ -37,6 +39,9 @@ class Record:
         self._workers: dict[str, Worker] = {}
         self._sockets: set[str] = set()
         self._audit: list[Entry] = []
+        self._steps: list[Step] = []
+        self._service: dict[str, OutOfService | None] = {}
+        self.history_kept = HISTORY_KEPT
         self._dirty = asyncio.Event()
 
     async def load(self) -> ledger.Contents:
@@ -44,7 +49,9 @@ class Record:
         return await self.store.transact(ledger.read)
 
     def set_device(self, device: Device) -> bool:
-        """Enter what is known of a device; returns whether that is news."""
+        """Enter what is known of a device; returns whether that is news. Being out of service hides its health."""
+        if (out := self.index.out_of_service.get(device.serial)) is not None:
+            device = replace(device, health=out.health, reason=out.reason)
         if self.index.devices.get(device.serial) == device:
             return False
         self.index.devices[device.serial] = device
@@ -77,6 +84,20 @@ class Record:
         self._audit.append(entry)
         self._dirty.set()
 
+    def step(self, step: Step) -> None:
+        """Enter a line into a device's history."""
+        self._steps.append(step)
+        self._dirty.set()
+
+    def set_service(self, serial: str, out: OutOfService | None) -> None:
+        """Take a device out of service, or put it back."""
+        if out is None:
+            self.index.out_of_service.pop(serial, None)
+        else:
+            self.index.out_of_service[serial] = out
+        self._service[serial] = out
+        self._dirty.set()
+
     async def commit(self, work: Callable[[Connection], T], audit: Iterable[Entry] = ()) -> T:
         """Run `work` in a transaction that first writes what has piled up; nothing of it stays when it raises."""
         serials, self._devices = self._devices, set()
@@ -88,6 +109,8 @@ class Record:
         sockets, self._sockets = self._sockets, set()
         earlier, self._audit = self._audit, []
         entries = [*earlier, *audit]
+        steps, self._steps = self._steps, []
+        service, self._service = self._service, {}
 
         def together(connection: Connection) -> T:
             for worker in workers.values():
@@ -102,6 +125,8 @@ class Record:
                 if device is None and serial not in leased:
                     ledger.forget_device(connection, serial)
             ledger.write_audit(connection, entries)
+            care.write_out_of_service(connection, service)
+            care.write_steps(connection, steps, self.history_kept)
             return result
 
         def put_back() -> None:
@@ -109,6 +134,8 @@ class Record:
             self._workers = {**workers, **self._workers}
             self._sockets |= sockets
             self._audit = earlier + self._audit
+            self._steps = steps + self._steps
+            self._service = {**service, **self._service}
             self._dirty.set()
 
         writing = asyncio.ensure_future(self.store.transact(together))
@@ -138,5 +165,5 @@ class Record:
         """Write what has piled up."""
         async with self.lock:
             self._dirty.clear()
-            if self._devices or self._workers or self._sockets or self._audit:
+            if self._devices or self._workers or self._sockets or self._audit or self._steps or self._service:
                 await self.commit(lambda connection: None)
