@@ -54,7 +54,7 @@ class Traces:
     def handling(self, work: Work) -> Iterator[None]:
         """The span of one try of one message; an exception that passes marks it as failed."""
         subject = work.delivery.origin.subject
-        attributes = {
+        attributes: dict[str, str | int] = {
             "messaging.system": "nats",
             "messaging.operation.type": "process",
             "messaging.destination.name": subject,
