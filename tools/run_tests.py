@@ -1,4 +1,4 @@
-"""Run the tests two at a time; what failed runs once more, alone, and is named loudly if it passes then.
+"""Run the tests three at a time, since they mostly wait; what failed runs once more, alone, and is named loudly.
 
 A test that needs the second try is a bug of ours (usually a deadline that a busy machine breaks): it is listed, so that
 it can be found, and a test that fails twice fails the run.
@@ -21,7 +21,7 @@ def main() -> None:
         failures = Path(folder) / "failed"
         environment = {**os.environ, "FIELDSTATION_FAILED_TESTS": str(failures)}
         first = subprocess.run(
-            [*COMMON, "-n", "2", "--dist", "loadfile", "-m", "not soak", *sys.argv[1:]], env=environment, check=False
+            [*COMMON, "-n", "3", "--dist", "loadfile", "-m", "not soak", *sys.argv[1:]], env=environment, check=False
         )
         names = failures.read_text().splitlines() if failures.exists() else []
     if first.returncode != 1 or not 0 < len(names) <= 10:

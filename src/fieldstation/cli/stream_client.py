@@ -44,14 +44,21 @@ def run(options: dict[str, Any], work: Callable[[Any, list[str] | None], Awaitab
     if daq_config is None:
         daq_config = {"daq_nodes": [{"ip_addr": host} for host in hosts or ["127.0.0.1"]]}
 
+    failed: list[ConnectionError] = []
+
     async def main() -> bool:
         client = AioDaqDataClient(daq_config, options["net_config"], tls=options["tls"], ca=options["ca"])
         async with client:
-            return await work(client, hosts or None)
+            try:
+                return await work(client, hosts or None)
+            except ConnectionError as error:
+                failed.append(error)  # the client itself would swallow it, as documented
         return False
 
     try:
         done = asyncio.run(main())
+        if failed:
+            raise failed[0]
     except grpc.RpcError as error:
         raise FieldstationError(f"The server refused: {error.details()} ({error.code().name})") from error
     except (ValueError, ConnectionError, FileNotFoundError) as error:

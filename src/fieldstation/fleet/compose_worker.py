@@ -16,6 +16,10 @@ from fieldstation.core import plugins
 from fieldstation.core.config import load
 from fieldstation.core.security import LOCAL, Principal, Role, TokenFile, check_bind, is_loopback
 from fieldstation.fleet.driver import Driver
+from fieldstation.fleet.holding import LEASE_PREFIX
+from fieldstation.fleet.ladder import Budgets
+from fieldstation.fleet.power import Place, PowerHook
+from fieldstation.fleet.states.care import CareSettings
 from fieldstation.fleet.states.reservable import kind
 from fieldstation.fleet.wire.guard import Guard, OwnNames
 from fieldstation.fleet.wire.line import ControlLine, LogBacklog
@@ -23,7 +27,7 @@ from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.worker_http import WorkerHttp
 from fieldstation.fleet.wire.worker_socketio import WorkerSockets
 from fieldstation.fleet.wire.worker_vitals import WorkerVitals
-from fieldstation.fleet.worker import LEASE_PREFIX, Worker
+from fieldstation.fleet.worker import Worker
 from fieldstation.fleet.worker_config import WorkerConfig
 from fieldstation.fleet.worker_store import WorkerStore
 
@@ -57,6 +61,15 @@ def build_drivers(config: WorkerConfig) -> dict[str, Driver]:
             values["firmware"] = {k: p for k, p in firmware.items() if p is not None} | values.get("firmware", {})
         built[name] = cls(load(cls.Settings, values=values, table=f"fleet.worker.{name}"))
     return built
+
+
+def care_settings(config: WorkerConfig) -> CareSettings:
+    """Return how devices are cared for."""
+    care = config.care
+    budgets = Budgets(care.retries, care.reflashes, care.power_cycles, care.window_s)
+    places = {serial: Place(at.location, at.port) for serial, at in care.places.items()}
+    hook = PowerHook(care.power_cycle, care.power_cycle_s, places) if care.power_cycle else None
+    return CareSettings(budgets, care.check_s, hook, care.back_s)
 
 
 def extra_kinds() -> dict[str, tuple[str, ...]]:
@@ -111,6 +124,7 @@ class WorkerService:
             kinds=self._kinds,
             labels=config.labels,
             config=config,
+            care=care_settings(config),
         )
         self._sockets = WorkerSockets(self.worker, self._stopped.set)
         self._server = HttpServer(

@@ -80,6 +80,7 @@ class ControlConfig(BaseModel):
         description="Two controls on one PostgreSQL: the other takes over after hearing nothing for so many seconds.",
     )
     sockets_per_client: int = Field(32, ge=1, description="Open sockets that one client name may have.")
+    history_kept: int = Field(500, ge=1, le=100_000, description="Lines that are kept of each device's history.")
     queue_limit: int = Field(1000, ge=1, description="Requests that may stand in the queue at once.")
 
     @field_validator("max_lease_s", mode="before")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fieldstation.core.security import hash_token, new_token
 from fieldstation.fleet.errors import BadRequestError, LeaseRefusedError
 
 log = logging.getLogger(__name__)
 
+LEASE_PREFIX = "fsl_"
+LOCAL_LEASE_S = 3600.0  # of a reservation made on the worker itself
 AFTERLIFE_S = 3600.0  # how long an ended lease may still fetch results that were not delivered
 
 
@@ -55,6 +59,14 @@ class Held:
             ends_at=now + body["for_s"],
             user=str(body.get("user", "")),
         )
+
+    @classmethod
+    def local(cls, serial: str, fence: int, kind: str, args: Mapping[str, Any], now: float) -> tuple[Held, str]:
+        """Make a lease on the worker itself, without control; returns it and its token."""
+        token = new_token(LEASE_PREFIX)
+        identity = f"local-{secrets.token_hex(8)}"
+        ends_at = now + LOCAL_LEASE_S
+        return cls(identity, hash_token(token), "local", kind, dict(args), {serial: fence}, ends_at), token
 
     def body(self, now: float) -> dict[str, Any]:
         """Return the wire's lease object."""

@@ -12,10 +12,12 @@ from typing import Any
 from fieldstation.core import log as logs
 from fieldstation.fleet.driver import Driver, Hotplug
 from fieldstation.fleet.holding import Held
-from fieldstation.fleet.model import DeviceState, Health
+from fieldstation.fleet.model import DeviceState, Health, OutOfService
+from fieldstation.fleet.states.care import Care, CareSettings
 from fieldstation.fleet.states.device import Device, DeviceBrokenError, Item
-from fieldstation.fleet.states.lifecycle import BrokenState, fresh
+from fieldstation.fleet.states.lifecycle import OutOfServiceState, fresh
 from fieldstation.fleet.states.machine import Factory, Machine
+from fieldstation.fleet.states.recovery import BrokenState
 from fieldstation.fleet.states.reservable import Kind
 
 log = logging.getLogger(__name__)
@@ -70,12 +72,14 @@ class Hosted:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the worker wants to hear of its devices. `lost` is told why a held device cannot serve its lease."""
+    """What the worker wants to hear of its devices. `lost` is told why a held device cannot serve its lease; `step`
+    gets (serial, step, detail) for the device's history."""
 
     changed: Callable[[Hosted], None]
     gone: Callable[[Hosted], None]
     posted: Callable[[Hosted, list[Item]], None]
     lost: Callable[[Hosted, str], None]
+    step: Callable[[str, str, str], None]
 
 
 class Devices:
@@ -89,12 +93,15 @@ class Devices:
         kinds: Callable[[str, Driver], tuple[str, ...]] = lambda _, driver: driver.kinds,
         labels: Mapping[str, str] | None = None,
         config: object = None,
+        care: CareSettings | None = None,
     ) -> None:
         self._drivers = drivers
         self._hooks = hooks
         self._kinds = kinds
         self._labels = dict(labels or {})
         self._config = config
+        self._care_settings = care or CareSettings()
+        self._care: dict[str, Care] = {}  # by serial, for as long as the worker lives
         self._hosted: dict[str, Hosted] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -128,7 +135,9 @@ class Devices:
         self._look_after(hosted)
 
     def _host(self, serial: str, name: str, driver: Driver) -> Hosted:
-        device = Device(serial, driver, lambda items: self._hooks.posted(hosted, items), self._config)
+        device = Device(
+            serial, driver, lambda items: self._hooks.posted(hosted, items), self._config, self.care(serial)
+        )
         machine = Machine(device, changed=lambda: self._changed(hosted), lost=lambda r, e: self._lost(hosted, r, e))
         hosted = Hosted(device, machine, name, self._kinds(name, driver), self._labels)
         self._hosted[serial] = hosted
@@ -145,11 +154,12 @@ class Devices:
         self._hooks.changed(hosted)
 
     def _lost(self, hosted: Hosted, reason: str, error: BaseException) -> Factory:
+        hosted.device.at_fault = isinstance(error, DeviceBrokenError)
         leased = hosted.lease is not None
         if leased:
             self._hooks.lost(hosted, reason)
-        if leased and not isinstance(error, DeviceBrokenError):
-            return fresh  # the lease's state failed, which says nothing against the board
+        if hosted.device.care.out is not None or (leased and not hosted.device.at_fault):
+            return fresh  # an operator has it; or the lease's state failed, which says nothing against the board
         hosted.device.health, hosted.device.reason = Health.BROKEN, reason
         return BrokenState
 
@@ -157,7 +167,8 @@ class Devices:
         """Start or stop the clock of a device without nodes. While it is flashed or tested, that has its own clock."""
         state = hosted.state
         watched = state in (DeviceState.AVAILABLE, DeviceState.BROKEN, DeviceState.RESERVED)
-        if hosted.device.present or not watched:
+        current = hosted.machine.state
+        if hosted.device.present or not watched or (current is not None and current.keeps):
             if hosted.absent is not None:
                 hosted.absent.cancel()
                 hosted.absent = None
@@ -172,6 +183,37 @@ class Devices:
     def _missed(self, hosted: Hosted) -> None:
         hosted.absent = None
         hosted.machine.fail(DeviceBrokenError(serial=hosted.serial, reason="it was unplugged"))
+
+    def care(self, serial: str) -> Care:
+        """Return what is known of a serial's recoveries, whether or not it is plugged in."""
+        if serial not in self._care:
+            self._care[serial] = Care(serial, self._care_settings, functools.partial(self._hooks.step, serial))
+        return self._care[serial]
+
+    def reunite(self, listed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take control's word for which devices are out of service, after a hello.
+
+        What was quarantined here stays so: control knows it from the hello, or will from the next report.
+        """
+        for serial, body in listed.items():
+            self.set_service(serial, body["health"], str(body.get("reason", "")))
+        for serial, care in self._care.items():
+            if care.out is not None and care.out.health is Health.MAINTENANCE and serial not in listed:
+                self.set_service(serial, None)
+
+    def set_service(self, serial: str, health: str | None, reason: str = "") -> None:
+        """Take a device out of service, or put it back (None). A leased one is left to its holder until that ends."""
+        care, out = self.care(serial), None if health is None else OutOfService(Health(health), reason)
+        if care.out == out:
+            return
+        if out is None:
+            care.put_back()
+        care.out = out
+        hosted = self._hosted.get(serial)
+        if hosted is not None and hosted.lease is None:
+            if isinstance(hosted.machine.state, OutOfServiceState):
+                hosted.device.health, hosted.device.reason = Health.DEGRADED, ""
+            hosted.machine.become(fresh)
 
     def forget(self, hosted: Hosted) -> None:
         """End a device's machine and drop it; nodes that come later make it a new one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -38,7 +38,8 @@ class Health(enum.StrEnum):
     OK = "ok"
     DEGRADED = "degraded"  # works after retries
     BROKEN = "broken"  # does not work; `reason` says why
-    QUARANTINED = "quarantined"  # taken out until an operator puts it back
+    QUARANTINED = "quarantined"  # taken out by the recovery ladder, until an operator puts it back
+    MAINTENANCE = "maintenance"  # taken out by an operator, until an operator puts it back
 
 
 class WorkerState(enum.StrEnum):
@@ -70,6 +71,28 @@ class Device:
     health: Health = Health.OK
     reason: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfService:
+    """Why a device is offered to nobody, although it may be plugged in: `health` is QUARANTINED or MAINTENANCE."""
+
+    health: Health
+    reason: str
+    user: str = ""  # who said so; empty for the ladder itself
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line of a device's history: what was done for it, or happened to it. `at` is UTC, by `worker`'s clock."""
+
+    serial: str
+    step: str
+    detail: str = ""
+    worker: str = ""
+    user: str = ""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,19 @@ import functools
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from fieldstation.core.events import Publisher
-from fieldstation.core.security import hash_token, new_token
+from fieldstation.core.security import hash_token
 from fieldstation.fleet.delivery import Delivery, Session, watch
 from fieldstation.fleet.driver import Driver
-from fieldstation.fleet.errors import (
-    BadRequestError,
-    DeviceBusyError,
-    UnknownSerialError,
-)
+from fieldstation.fleet.errors import BadRequestError, DeviceBusyError, UnknownSerialError
 from fieldstation.fleet.holding import Held, Holdings
 from fieldstation.fleet.hosted import Devices, Hooks, Hosted
 from fieldstation.fleet.model import DeviceState
 from fieldstation.fleet.refusals import refusal
+from fieldstation.fleet.states.care import CareSettings
 from fieldstation.fleet.states.device import Item
 from fieldstation.fleet.states.lifecycle import fresh
 from fieldstation.fleet.states.reservable import Kind, kind
@@ -29,8 +27,6 @@ from fieldstation.fleet.worker_store import WorkerStore
 
 log = logging.getLogger(__name__)
 
-LEASE_PREFIX = "fsl_"
-LOCAL_LEASE_S = 3600.0  # of a reservation made on the worker itself
 TICK_S = 0.5
 
 Report = tuple[str, dict[str, Any]]
@@ -53,6 +49,7 @@ class Worker:
         kinds: Callable[[str, Driver], tuple[str, ...]] = lambda _, driver: driver.kinds,
         labels: Mapping[str, str] | None = None,
         config: object = None,
+        care: CareSettings | None = None,
     ) -> None:
         self.name = name
         self.url = url
@@ -71,8 +68,8 @@ class Worker:
         self.delivery.restore(events)
         for held in leases:
             self.holdings.add(held)
-        hooks = Hooks(self._changed, self._gone, self._posted, self._lost)
-        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config)
+        hooks = Hooks(self._changed, self._gone, self._posted, self._lost, self._step)
+        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config, care=care)
         self._restarted = {serial: held for held in leases for serial in held.fences}
         self._sessions: set[Session] = set()
         self._began = asyncio.Event()  # some lease has begun
@@ -115,8 +112,12 @@ class Worker:
             "leases": [held.id for held in self.holdings.active()],
         }
 
-    async def reunite(self, leases: Iterable[Mapping[str, Any]]) -> None:
-        """After `hello`: take control's word for which leases there are."""
+    async def reunite(
+        self, leases: Iterable[Mapping[str, Any]], out_of_service: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """After `hello`: take control's word for which leases there are, and which devices are out of service."""
+        if out_of_service is not None:
+            self.devices.reunite(out_of_service)
         listed = {body["id"]: body for body in leases if isinstance(body.get("id"), str)}
         for held in self.holdings.active():
             wanted = listed.get(held.id, {}).get("fences", {})
@@ -257,16 +258,7 @@ class Worker:
         wanted = kind(kind_name)
         if kind_name not in hosted.kinds:
             raise BadRequestError(field="kind", problem=f"{serial} does not offer {kind_name}")
-        token = new_token(LEASE_PREFIX)
-        held = Held(
-            id=f"local-{secrets.token_hex(8)}",
-            token_hash=hash_token(token),
-            client="local",
-            kind=kind_name,
-            args=dict(args),
-            fences={serial: self._fence(serial) + 1},
-            ends_at=self._clock() + LOCAL_LEASE_S,
-        )
+        held, token = Held.local(serial, self._fence(serial) + 1, kind_name, args, self._clock())
         watch(self._store.save(held, self._clock()))
         self._take_up(held, wanted)
         return held, token
@@ -358,6 +350,10 @@ class Worker:
             self._lost(hosted, "the worker was restarted")
         else:
             hosted.begin(kind(held.kind), held)
+
+    def _step(self, serial: str, step: str, detail: str) -> None:
+        at = datetime.now(UTC).isoformat()
+        self.reports.publish(("step", {"serial": serial, "step": step, "detail": detail, "at": at}))
 
     def _gone(self, hosted: Hosted) -> None:
         self.reports.publish(("gone", {"serial": hosted.serial}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -33,6 +34,53 @@ _DOCUMENTED = {
 PREFIXES = ("ICEFARM_", "USBIPICE_")
 WORKER_VARIABLES = {field: tuple(prefix + name for prefix in PREFIXES) for field, name in _DOCUMENTED.items()}
 FILE_VARIABLES = tuple(prefix + "WORKER_CONFIG" for prefix in PREFIXES)
+
+
+class HubPort(BaseModel):
+    """Where a board is plugged in, as uhubctl prints it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    location: str = Field(min_length=1, description="The hub, such as 1-4.")
+    port: str = Field(min_length=1, description="The number of the port on the hub.")
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class CareConfig(BaseModel):
+    """`[fleet.worker.care]`: health checks of idle devices, and how far the recovery ladder goes for broken ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    check_s: float = Field(
+        default=600, ge=0, description="Look at each idle device at this interval, in seconds; 0: never."
+    )
+    retries: int = Field(
+        default=2, ge=0, description="How often a broken device is only looked at again, within window_s."
+    )
+    reflashes: int = Field(default=3, ge=0, description="How often it is flashed again, within window_s.")
+    power_cycles: int = Field(default=2, ge=0, description="How often its power is cut, within window_s.")
+    window_s: float = Field(default=21_600, gt=0, description="Seconds that these budgets are for.")
+    power_cycle: tuple[str, ...] = Field(
+        default=(),
+        description="Command that cuts a board's power for a moment; {serial}, {location}, {port} are filled in.",
+    )
+    power_cycle_s: float = Field(default=30, gt=0, description="Seconds that this command may take.")
+    back_s: float = Field(default=15, gt=0, description="Seconds that a board has to come back after it.")
+    places: dict[str, HubPort] = Field(
+        default_factory=dict, description="Hub and port by serial, for boards that do not tell theirs."
+    )
+
+    @field_validator("power_cycle")
+    @classmethod
+    def _known_placeholders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = {name for word in value for name in re.findall(r"\{(\w+)\}", word)}
+        if unknown := sorted(found - {"serial", "location", "port"}):
+            raise ValueError(f"there is no {{{unknown[0]}}}; it fills in {{serial}}, {{location}} and {{port}}")
+        return value
 
 
 class WorkerConfig(BaseModel):
@@ -66,6 +114,7 @@ class WorkerConfig(BaseModel):
     virtual_ip: str | None = Field(default=None, description="Older way to say `url`: the address.")
     virtual_port: int | None = Field(default=None, ge=1, le=65535, description="Older way to say `url`: the port.")
     log_file: Path | None = Field(default=None, description="Also write the log to this file.")
+    care: CareConfig = Field(default=CareConfig(), description="Health checks and recovery of broken devices.")
 
     @field_validator("control", "driver", mode="before")
     @classmethod

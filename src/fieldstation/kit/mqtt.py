@@ -41,6 +41,7 @@ from fieldstation.kit.mqtt_model import (
     tls_context,
     topic_matches,
 )
+from fieldstation.kit.mqtt_suspects import Suspects
 
 __all__ = [
     "Message",
@@ -179,7 +180,8 @@ class MqttClient:
 
         Waits while there is no line, and across breaks (QoS 1 may then arrive twice, as MQTT defines), `ack_timeout_s`
         in all by default (`math.inf`: for ever);
-        then MqttTimeoutError. The broker's refusal is MqttPublishRefusedError (MQTT 5 only).
+        then MqttTimeoutError. The broker's refusal is MqttPublishRefusedError; with MQTT 3.1.1 a broker can only close
+        the line, which is taken for a refusal when it does so each time this message (QoS 1) is sent alone.
         """
         data = payload.encode() if isinstance(payload, str) else bytes(payload or b"")
         message = Message(
@@ -305,6 +307,7 @@ class MqttClient:
 
     async def _live(self) -> None:
         self._line = Line(self.settings, self._heard)
+        self._suspects = Suspects(self._line)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -337,7 +340,8 @@ class MqttClient:
             log.warning("%s", self.last_error)
             await self._call(self._on_disconnect, reason)
             # A broker that accepts and throws out (two clients with one id) is not hammered either.
-            failures = 0 if time.monotonic() - started > self.settings.backoff.ceiling_s else failures + 1
+            steady = time.monotonic() - started > self.settings.backoff.ceiling_s
+            failures = 0 if self._suspects.line_broke() or steady else failures + 1
             await asyncio.sleep(self.settings.backoff.delay(failures - 1) if failures else 0)
 
     async def _connected(self, line: Line) -> str:
@@ -362,6 +366,7 @@ class MqttClient:
                     await line.subscribe([(pattern, qos)])
                 except MqttSubscribeRefusedError as error:
                     log.error("%s", error)
+            await self._suspects.clear()
             self._online.set()
             self._news.set()
             if self.settings.birth is not None:

@@ -10,7 +10,7 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 _TICK_S = 1.0
 
 
+class Sent(NamedTuple):
+    """A message on its way; the Future ends with the broker's acknowledgement."""
+
+    message: Message
+    expiry_s: int | None
+    future: asyncio.Future[None]
+
+
 class Line:
     """A connection that can be opened again after it broke.
 
@@ -46,13 +54,14 @@ class Line:
         self._settings = settings
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._published: dict[int, tuple[str, int, asyncio.Future[None]]] = {}
+        self._published: dict[int, Sent] = {}
         self._subscribed: dict[int, asyncio.Future[list[ReasonCode]]] = {}
         self._opened: asyncio.Future[None] | None = None
         self._end: asyncio.Future[str] | None = None
         self._writing: int | None = None  # the descriptor the loop watches for room to write
         self._closed = False
         self.max_inflight = settings.max_inflight
+        self.acknowledged = 0  # messages, over all connections
         self._paho = self._client()
 
     def _client(self) -> paho.Client:
@@ -155,8 +164,20 @@ class Line:
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             future.set_exception(self._lost_error("too many messages wait for an acknowledgement"))
             return future
-        self._published[info.mid] = (message.topic, message.qos, future)
+        self._published[info.mid] = Sent(message, expiry_s, future)
         return future
+
+    @property
+    def unacknowledged(self) -> list[Sent]:
+        """What is on its way, oldest first, and still awaited by somebody."""
+        return [sent for sent in self._published.values() if not sent.future.done()]
+
+    def take_back(self) -> list[Sent]:
+        """While the line is down: return what was on its way, which the next `open` then does not send again."""
+        taken = self.unacknowledged
+        self._published.clear()
+        self._paho = self._client()
+        return taken
 
     async def subscribe(self, filters: list[tuple[str, int]]) -> None:
         """Subscribe and wait for the broker's yes; MqttSubscribeRefusedError names the first filter it refuses."""
@@ -216,11 +237,11 @@ class Line:
         if self._end is not None and not self._end.done():
             self._end.set_result(problem)
         error = self._lost_error(problem)
-        for mid, (_, qos, future) in list(self._published.items()):
-            if qos == 0:
+        for mid, sent in list(self._published.items()):
+            if sent.message.qos == 0:
                 del self._published[mid]
-                if not future.done():
-                    future.set_exception(error)
+                if not sent.future.done():
+                    sent.future.set_exception(error)
         for waiting in self._subscribed.values():
             if not waiting.done():
                 waiting.set_exception(error)
@@ -232,11 +253,12 @@ class Line:
         if mid not in self._published:
             # paho tells of a QoS 0 message from inside publish() when it could write at once.
             return
-        topic, _, future = self._published.pop(mid)
+        message, _, future = self._published.pop(mid)
+        self.acknowledged += 1
         if future.done():
             return
         if reason.is_failure:
-            future.set_exception(MqttPublishRefusedError(topic=topic, problem=reason))
+            future.set_exception(MqttPublishRefusedError(topic=message.topic, problem=reason))
         else:
             future.set_result(None)
 

@@ -165,6 +165,15 @@ class MeasurementsConfig(_Section):
     metrics_interval: Seconds = Field(10.0, description="Seconds between exports.")
 
 
+class TracesConfig(_Section):
+    """Where OpenTelemetry traces are sent. Ours; the published SDKs have none, and ignore the header they travel in."""
+
+    endpoint: str = Field("", description="OTLP (gRPC) endpoint `host:port`; empty makes no traces.")
+    insecure: bool = Field(True, description="Send without TLS.")
+    timeout: Seconds = Field(5.0, description="Seconds an export may take.")
+    share: float = Field(1.0, ge=0, le=1, description="Share of the requests begun here that are traced, 0 to 1.")
+
+
 class Subscriber(_Section):
     """How messages are taken, worked on and settled."""
 
@@ -244,6 +253,7 @@ class NodeConfig(_Section):
     auth: Auth = Field(Auth.model_validate({}), description="Identity server for the storage keys.")
     predictions: PredictionsConfig = Field(PredictionsConfig.model_validate({}), description="Prediction store.")
     measurements: MeasurementsConfig = Field(MeasurementsConfig.model_validate({}), description="OpenTelemetry.")
+    traces: TracesConfig = Field(TracesConfig.model_validate({}), description="OpenTelemetry traces.")
     runner: RunnerConfig = Field(RunnerConfig.model_validate({}), description="How the runner works.")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fieldstation.pipeline.persistent import PersistentStorage
     from fieldstation.pipeline.predictions import Predictions
     from fieldstation.pipeline.registry import ModelRegistry
+    from fieldstation.pipeline.traces import Traces
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class Services:
     model_registry: Callable[[], ModelRegistry]
     predictions: Callable[[], Predictions]
     measurements: Callable[[], Measurements]
+    traces: Callable[[], Traces]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class ProcessContext:
     def measurements(self) -> Measurements:
         """OpenTelemetry metrics; without an endpoint they go nowhere."""
         return self._services.measurements()
+
+    @functools.cached_property
+    def traces(self) -> Traces:
+        """OpenTelemetry traces; without an endpoint they go nowhere."""
+        return self._services.traces()
 
     @functools.cached_property
     def logger(self) -> Any:

@@ -75,17 +75,17 @@ class MemoryBus:
             self._ids.add(message_id)
             self.published.append(Published(subject, body, message_id))
             self.sent.set()
-            self.inject(subject, body)
+            self.inject(subject, body, (headers or {}).get("traceparent", ""))
         loop.call_soon(done, None)
 
-    def inject(self, subject: str, body: bytes) -> None:
+    def inject(self, subject: str, body: bytes, trace: str = "") -> None:
         """Deliver a message to everybody who listens on `subject`: once per consumer name."""
         self._sequence += 1
         served: set[str] = set()
         for entry in self._inputs:
             if entry.open and entry.subject == subject and entry.consumer not in served:
                 served.add(entry.consumer)
-                self._hand_out(entry, Delivery(body, Origin(entry.consumer, 1, self._sequence, subject)))
+                self._hand_out(entry, Delivery(body, Origin(entry.consumer, 1, self._sequence, subject), trace=trace))
 
     def send_dead_letter(self, process: str, delivery: Delivery, request_id: str, error: str, done: Confirm) -> None:
         """Keep it in `dead`."""
@@ -112,7 +112,7 @@ class MemoryBus:
         for entry in self._inputs:
             if entry.open and entry.subject == f"replay.{letter.process}":
                 origin = Origin(old.consumer, old.created, old.sequence, old.subject, old.replay + 1)
-                self._hand_out(entry, Delivery(letter.delivery.body, origin))
+                self._hand_out(entry, Delivery(letter.delivery.body, origin, trace=letter.delivery.trace))
                 return
 
     def acknowledge(self, delivery: Delivery) -> None:

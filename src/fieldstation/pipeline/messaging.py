@@ -11,6 +11,7 @@ from fieldstation.pipeline import names
 from fieldstation.pipeline.bus import Bus, Codec
 from fieldstation.pipeline.errors import MessageError
 from fieldstation.pipeline.model import Message, MessageType, Process
+from fieldstation.pipeline.traces import HEADER_BYTES, Traces
 from fieldstation.pipeline.work import SEND_WINDOW, Work, current
 
 _HEADER_ROOM = 48  # "NATS/1.0", "Nats-Msg-Id: " and line ends count against the size limit
@@ -54,6 +55,7 @@ class Messaging:
         self._bus = bus
         self._codec = codec
         self._loop = loop
+        self.traces: Traces | None = None  # set when traces are on
         self.on_request: Callable[[str], None] | None = None  # a trigger keeps the answers to what it sends
 
     def send_output(self, message: Any, chan: str | None = None) -> Sending:
@@ -156,8 +158,10 @@ class Messaging:
                 work.next_index(channel),
                 origin.replay,
             )
+        headers = self.traces.outgoing(subject, work) if self.traces is not None else None
         if len(body) > 1000:  # the smallest limit a server may be given is above this
-            body = self._codec.fit(body, self._bus.limit - _HEADER_ROOM - len(message_id), subject)
+            room = _HEADER_ROOM + len(message_id) + (HEADER_BYTES if headers else 0)
+            body = self._codec.fit(body, self._bus.limit - room, subject)
         future: asyncio.Future[None] = self._loop.create_future()
 
         def done(problem: Exception | None) -> None:
@@ -173,7 +177,7 @@ class Messaging:
         def send() -> None:
             if work is not None:
                 work.unconfirmed += 1
-            self._bus.send(subject, body, message_id, done)
+            self._bus.send(subject, body, message_id, done, headers)
 
         if _on(self._loop):
             send()

@@ -74,6 +74,7 @@ class Delivery:
     origin: Origin
     deliveries: int = 1  # how often the bus has handed it out, this time included
     reply: str = ""  # the bus's own handle for settling it
+    trace: str = ""  # the W3C `traceparent` it came with
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fieldstation.pipeline.persistent import Backend, PersistentStorage
     from fieldstation.pipeline.predictions import Predictions, Table
     from fieldstation.pipeline.registry import ModelRegistry
+    from fieldstation.pipeline.traces import Traces
 
 
 def services(config: NodeConfig, process: Process) -> Services:
@@ -39,7 +40,12 @@ def services(config: NodeConfig, process: Process) -> Services:
 
         return Measurements(config, process)
 
-    return Services(persistent, model_registry, predictions, measurements)
+    def traces() -> Traces:
+        from fieldstation.pipeline.traces import Traces
+
+        return Traces(config, process)
+
+    return Services(persistent, model_registry, predictions, measurements, traces)
 
 
 def _backend(config: NodeConfig, process: Process) -> Backend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -25,11 +26,13 @@ from fieldstation.pipeline.model import Counts, Message, MessageType, Process, P
 from fieldstation.pipeline.names import durable
 from fieldstation.pipeline.node import Callback, Node, is_async, payload_type
 from fieldstation.pipeline.responses import Responses
+from fieldstation.pipeline.traces import Traces
 from fieldstation.pipeline.work import Work, current
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
+_UNTRACED = contextlib.nullcontext()
 _UNSENDABLE_PAUSE_S = 5.0  # before a message is tried again whose ERROR could not be sent either
 
 
@@ -69,6 +72,7 @@ class MessageRunner:
         self.responses = Responses()
         self.lanes: list[Lane] = []
         self.observe: Callable[[float], None] | None = None  # called with the milliseconds of each handling
+        self.traces: Traces | None = None  # set when traces are on
         self.seconds = [0.0, 0]  # handler time and count, for the mean; the metrics read it
         self._backoff = Backoff(config.retry.initial, config.retry.ceiling)
         self._threads = self._new_threads()
@@ -153,8 +157,9 @@ class MessageRunner:
         work.tries += 1
         token = current.set(work)
         try:
-            self._refuse_hopeless(work)
-            await self._stages(work)
+            with self.traces.handling(work) if self.traces is not None else _UNTRACED:
+                self._refuse_hopeless(work)
+                await self._stages(work)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not work.timed_out or task is None or work.withdrawn:
@@ -274,7 +279,8 @@ class MessageRunner:
         lane: Lane = work.home
         limit = self._config.subscriber.max_inflated_bytes
         try:
-            message = self._codec.decode(work.delivery.body, work.delivery.origin.subject, limit)
+            with self.traces.handling(work) if self.traces is not None else _UNTRACED:
+                message = work.message = self._codec.decode(work.delivery.body, work.delivery.origin.subject, limit)
         except MessageError as error:
             log.error("a response was not readable: %s", error)
             self.counts.failed += 1

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fieldstation.core.errors import MissingExtraError
@@ -63,7 +64,7 @@ class NodeService:
         pages = {"/health": self._health_page, "/ready": self._ready_page, "/metrics": self._metrics_page}
         self.http = None if settings.port < 0 else HealthServer(settings.host, settings.port, pages)
         self._initialized = False
-        self._measuring = False
+        self._closers: list[Callable[[], None]] = []  # send what is measured and traced and not sent yet
         self._beat = time.monotonic()
 
     @property
@@ -110,13 +111,18 @@ class NodeService:
         log.info("%s is ready after %.2f s", self.name, time.monotonic() - self._started)
 
     def _measure(self) -> None:
-        if not self._config.measurements.endpoint:
-            return
-        try:
-            self.runner.observe = self.sdk.measurements.handled
-            self._measuring = True
-        except MissingExtraError as error:
-            log.warning("measurements are off: %s", error)
+        if self._config.measurements.endpoint:
+            try:
+                self.runner.observe = self.sdk.measurements.handled
+                self._closers.append(self.sdk.measurements.close)
+            except MissingExtraError as error:
+                log.warning("measurements are off: %s", error)
+        if self._config.traces.endpoint:
+            try:
+                self.runner.traces = self.sdk.messaging.traces = self.sdk.traces
+                self._closers.append(self.sdk.traces.close)
+            except MissingExtraError as error:
+                log.warning("traces are off: %s", error)
 
     def _says_what_is_off(self) -> str:
         config = self._config
@@ -126,6 +132,7 @@ class NodeService:
                 f"persistent storage: {config.minio.endpoint or 'local folder'}",
                 f"predictions: {config.predictions.endpoint or 'local file'}",
                 f"measurements: {config.measurements.endpoint or 'off'}",
+                f"traces: {config.traces.endpoint or 'off'}",
             ]
         )
 
@@ -146,8 +153,7 @@ class NodeService:
                 await self.runner.call(self._node.finalizer, self.sdk)
             if hasattr(self, "runner"):
                 self.runner.close()
-            if self._measuring:
-                await asyncio.to_thread(self.sdk.measurements.close)
+            await asyncio.gather(*(asyncio.to_thread(close) for close in self._closers))
             if hasattr(self, "sdk"):
                 await self.sdk.centralized_config.close()
             if self._bus.connected and self._work is not None and not self._work.done():

@@ -46,13 +46,13 @@ class WriterLine:
         self._unpacker = frames.Unpacker()
         self._pid = os.getpid()
 
-    def ask(self, request: Sequence[Any]) -> Any:
+    def ask(self, request: Sequence[Any], bodies: Sequence[str] = ()) -> Any:
         """Send a request and return its answer; tried again until the deadline when the writer is gone.
 
         A request may therefore be done twice, so each must be one that may be. Raises OutboxUnavailableError,
         DiskFullError, or StoreError with the writer's reason.
         """
-        frame = frames.pack(list(request))
+        frame = frames.pack(request, bodies)
         deadline = time.monotonic() + self._deadline_s
         with self._lock:
             if self._pid != os.getpid():
@@ -74,14 +74,13 @@ class WriterLine:
             self._hang_up()
 
     def _exchange(self, frame: bytes, deadline: float) -> Any:
-        left = max(0.01, deadline - time.monotonic())
         if self._line is None:
-            self._line = frames.connect(self._folder, left)
+            self._line = frames.connect(self._folder, max(0.01, deadline - time.monotonic()))
+            frames.wait_at_most(self._line, self._deadline_s)
             self._unpacker = frames.Unpacker()
-        self._line.settimeout(left)
         self._line.sendall(frame)
         while True:
-            data = self._line.recv(1 << 20)
+            data = self._line.recv(frames.READ_AT_ONCE)
             if not data:
                 raise ConnectionResetError("the writer hung up")
             for answer in self._unpacker.feed(data):
@@ -143,15 +142,15 @@ class MessagingAgent:
 
     def add_messages(self, message_bodies: Iterable[MessageBody]) -> None:
         """Store many messages in one commit: all or none of them."""
-        now = time.time()
-        rows = [(self._new_id(), now, int(b.variant == "log"), b.model_dump_json(), _revision) for b in message_bodies]
-        if rows:
-            self._line.ask(("add", rows))
+        bodies = list(message_bodies)
+        if bodies:
+            ids, ranks = [self._new_id() for _ in bodies], [int(body.variant == "log") for body in bodies]
+            self._line.ask(("add", ids, time.time(), ranks, _revision), [body.model_dump_json() for body in bodies])
             beat()
 
     def add_once(self, message_id: str, body: str, rank: int = 0) -> None:
         """Store a message, given as JSON, under an id of the caller's; what is stored under that id stays as it is."""
-        self._line.ask(("add", [(message_id, time.time(), rank, body, _revision)]))
+        self._line.ask(("add", [message_id], time.time(), [rank], _revision), [body])
 
     def get_n_latest_messages(self, n: int, excluded_message_ids: set[int] | list[int]) -> list[MessageQueueItem]:
         """Return up to `n` messages that are owed, the oldest first (as it always was, whatever the name says).
@@ -197,8 +196,9 @@ class MessagingAgent:
 
     def _new_id(self) -> str:
         # Made before the first try, so that a try again is no second message. The process id tells a forked child's.
+        # Of one width: ids that grow as text keep the store's index of them dense.
         self._count += 1
-        return f"{self._stem}{os.getpid():x}-{self._count:x}"
+        return f"{self._stem}{os.getpid():x}-{self._count:08x}"
 
     def _open_reader(self) -> Reader:
         if self._reader is None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from fieldstation.station.durable import sync_folder
@@ -45,8 +47,9 @@ class DayFiles:
     def append(self, rows: Iterable[Row]) -> None:
         """Append rows, each to the file of its day; never raises."""
         by_day: dict[datetime.date, list[str]] = {}
-        for timestamp, body in rows:
-            by_day.setdefault(day_of(timestamp), []).append(line_of(timestamp, body))
+        for timestamp, together in itertools.groupby(rows, key=itemgetter(0)):  # those of one batch have one time
+            lines = [line_of(timestamp, body) for _, body in together]
+            by_day.setdefault(day_of(timestamp), []).extend(lines)
         try:
             for day, lines in by_day.items():
                 self._append(self._folder / f"{day}.csv", "".join(lines))

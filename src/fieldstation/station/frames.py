@@ -1,4 +1,8 @@
-"""How agents and the writer talk over the Unix socket: four bytes of length (big endian), then JSON."""
+"""How agents and the writer talk over the Unix socket: four bytes of length (big endian), then a line of JSON.
+
+Bodies of messages follow as lines of their own: they are JSON already, and to quote them once more costs more than to
+store them.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,26 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 LENGTH = struct.Struct(">I")
+_TIMEVAL = struct.Struct("ll")
+READ_AT_ONCE = 1 << 16  # more would be a mapping of memory for each read
 MAX_FRAME = 64_000_000
 SOCKET_NAME = "writer.sock"
 
 
-def pack(entry: Any) -> bytes:
-    """Return the frame of a JSON value."""
-    payload = json.dumps(entry, separators=(",", ":")).encode()
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` would make one each time
+
+
+def pack(entry: Any, lines: Sequence[str] = ()) -> bytes:
+    """Return the frame of a JSON value, and of lines that go with it; ValueError when a line is more than one."""
+    text = "\n".join((_encode(entry), *lines))
+    if text.count("\n") != len(lines):
+        raise ValueError("a line of a frame may not be broken")
+    payload = text.encode()
     return LENGTH.pack(len(payload)) + payload
 
 
@@ -28,7 +40,10 @@ class Unpacker:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """Take in `data` and yield the JSON values that are complete; ValueError when the peer talks nonsense."""
+        """Take in `data` and yield the JSON values that are complete; ValueError when the peer talks nonsense.
+
+        Lines that came with a value, a list, are its last element.
+        """
         self._buffer += data
         while len(self._buffer) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(self._buffer)
@@ -37,9 +52,19 @@ class Unpacker:
             end = LENGTH.size + length
             if len(self._buffer) < end:
                 return
-            payload = bytes(self._buffer[LENGTH.size : end])
+            head, *lines = self._buffer[LENGTH.size : end].decode().split("\n")
             del self._buffer[:end]
-            yield json.loads(payload)
+            yield [*json.loads(head), lines] if lines else json.loads(head)
+
+
+def wait_at_most(line: socket.socket, seconds: float) -> None:
+    """Let each wait on `line` end after `seconds` with an OSError.
+
+    By the kernel: Python's own time-outs cost a system call more for each call.
+    """
+    line.setblocking(True)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        line.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6)))
 
 
 def connect(folder: Path, timeout_s: float) -> socket.socket:

@@ -6,7 +6,7 @@ import datetime
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fieldstation.core.store import connect, migrate, numbered
 
@@ -89,27 +89,29 @@ class Store:
         self._uplinks = {name: number for number, name, _ in rows}
         self._active = [number for number, _, active in rows if active]
 
-    def add(self, rows: Sequence[NewRow]) -> int:
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Append `rows`; ids that are stored already are left out. Returns how many are new."""
         marks = ",".join("?" * len(rows))
-        known = {found[0] for found in self._run(f"SELECT id FROM message WHERE id IN ({marks})", [r.id for r in rows])}  # noqa: S608 - only question marks
-        new = [row for row in rows if row.id not in known]
+        known = {found[0] for found in self._run(f"SELECT id FROM message WHERE id IN ({marks})", [r[0] for r in rows])}  # noqa: S608 - only question marks
+        new = [row for row in rows if row[0] not in known]
         self.append(new)
         return len(new)
 
-    def append(self, rows: Sequence[NewRow]) -> None:
-        """Append `rows` that are thought to be new; sqlite3.IntegrityError when an id is stored already."""
+    def append(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Append rows (each as NewRow has it) that are thought to be new; sqlite3.IntegrityError when an id is not."""
         first = self._next
         self._next += len(rows)
-        owed = int(bool(self._active))
+        # `seq` is what SQLite gives a new row by itself: one more than the last.
         self._many(
-            "INSERT INTO message (seq, owed, id, timestamp, rank, body, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(seq, owed, *row) for seq, row in enumerate(rows, first)],
+            f"INSERT INTO message (owed, id, timestamp, rank, body, revision) VALUES ({int(bool(self._active))}, "  # noqa: S608 - 0 or 1
+            "?, ?, ?, ?, ?)",
+            rows,
         )
-        self._many(
-            "INSERT INTO delivery (uplink, rank, seq) VALUES (?, ?, ?)",
-            [(u, row.rank, seq) for u in self._active for seq, row in enumerate(rows, first)],
-        )
+        for uplink in self._active:
+            self._run(
+                "INSERT INTO delivery (uplink, rank, seq) SELECT ?, rank, seq FROM message WHERE seq >= ?",
+                (uplink, first),
+            )
 
     def done(self, uplink: str, keys: Iterable[Sequence[int]]) -> None:
         """Forget deliveries (rank, seq) that were acknowledged."""

@@ -50,29 +50,41 @@ async def run(options: argparse.Namespace) -> None:
     if options.ping and not options.host:
         raise ValueError("--ping needs --host")
     network = None if options.net_config_path in ("", "None") else options.net_config_path
+    failed: list[ConnectionError] = []
     async with AioDaqDataClient(options.daq_config_path, network, log_level=logging.WARNING) as client:
-        if options.ping:
-            answer = "success" if await client.ping(options.host) else "failed"
-            _console.print(f"PING host={options.host!r}: {answer}")
-        if options.list_hosts:
-            _console.print("DAQ hosts (connection target: answers):")
-            _console.print(await client.get_daq_host_status())
-        plotting = options.plot_view or options.plot_phdist or options.plot_speed
-        if plotting and options.host and options.host not in client.valid_daq_hosts:
-            raise ValueError(f"{options.host} is not a valid host; valid are {list(client.valid_daq_hosts)}")
-        if options.reflect_services:
-            _console.print("Services:")
-            _console.print(await client.reflect_services(options.host))
-        if options.init:
-            config = await asyncio.to_thread(read_json, Path(options.init))
-            _console.print(f"init: {'success' if await client.init_hp_io(options.host, config, 15.0) else 'failed'}")
-        if options.init_sim:
-            _console.print(f"init_sim: {'success' if await client.init_sim(options.host, timeout=15.0) else 'failed'}")
-        plots = _plots(client, options)
-        if plots:
-            async with asyncio.TaskGroup() as group:
-                for plot in plots:
-                    group.create_task(_as_task(plot))
+        try:
+            await _act(client, options)
+        except ConnectionError as error:
+            failed.append(error)  # the client itself would swallow it, as documented
+    if failed:
+        raise failed[0]
+
+
+async def _act(client: AioDaqDataClient, options: argparse.Namespace) -> None:
+    if options.ping:
+        answer = "success" if await client.ping(options.host) else "failed"
+        _console.print(f"PING host={options.host!r}: {answer}")
+    if options.list_hosts:
+        _console.print("DAQ hosts (connection target: answers):")
+        _console.print(await client.get_daq_host_status())
+    plotting = options.plot_view or options.plot_phdist or options.plot_speed
+    if plotting and options.host and options.host not in client.valid_daq_hosts:
+        raise ValueError(f"{options.host} is not a valid host; valid are {list(client.valid_daq_hosts)}")
+    if options.reflect_services:
+        _console.print("Services:")
+        _console.print(await client.reflect_services(options.host))
+    if options.init:
+        config = await asyncio.to_thread(read_json, Path(options.init))
+        _console.print(f"init: {'success' if await client.init_hp_io(options.host, config, 15.0) else 'failed'}")
+    if options.init_sim:
+        _console.print(f"init_sim: {'success' if await client.init_sim(options.host, timeout=15.0) else 'failed'}")
+    plots = _plots(client, options)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for plot in plots:
+                group.create_task(_as_task(plot))
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 async def _as_task(work: Awaitable[Any]) -> None:

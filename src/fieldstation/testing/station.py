@@ -1,99 +1,17 @@
-"""For tests of stations: a line that can be cut or slowed, and a station as its users run it."""
+"""For tests of stations: a station as its users run it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
-import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 from fieldstation.testing.processes import ServerProcess
-
-
-class Line:
-    """A TCP line to `port` that can be cut, held (half-open: nothing passes, nobody is told) and slowed."""
-
-    def __init__(self, port: int, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
-        self.connections = 0
-        self._target = port
-        self._held = threading.Event()
-        self._refusing = threading.Event()
-        self._cut = threading.Event()
-        self._closed = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Break all connections; new ones are taken."""
-        self._cut.set()
-        time.sleep(0.05)
-        self._cut.clear()
-
-    def refuse(self, refusing: bool = True) -> None:
-        """Break all connections and take no new ones, as when the server is down."""
-        if refusing:
-            self._refusing.set()
-            self.cut()
-        else:
-            self._refusing.clear()
-
-    def hold(self, holding: bool = True) -> None:
-        """Swallow whatever is sent from now on, both ways; after that the connections of that time are broken."""
-        if holding:
-            self._held.set()
-        else:
-            self._held.clear()
-            self.cut()
-
-    def close(self) -> None:
-        """End everything."""
-        self._closed = True
-        self._listener.close()
-        self._cut.set()
-
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if self._refusing.is_set():
-                near.close()
-                continue
-            try:
-                far = socket.create_connection(("127.0.0.1", self._target), 5)
-            except OSError:
-                near.close()
-                continue
-            self.connections += 1
-            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
-
-    def _carry(self, near: socket.socket, far: socket.socket) -> None:
-        waiting: deque[tuple[float, socket.socket, bytes]] = deque()
-        with near, far, contextlib.suppress(OSError):
-            while not self._cut.is_set():
-                readable, _, _ = select.select([near, far], [], [], 0.01)
-                for source in readable:
-                    data = source.recv(65536)
-                    if not data:
-                        return
-                    if not self._held.is_set():
-                        waiting.append((time.monotonic() + self.delay_s, far if source is near else near, data))
-                while waiting and waiting[0][0] <= time.monotonic():
-                    _, target, data = waiting.popleft()
-                    target.sendall(data)
 
 
 class StationProcess:

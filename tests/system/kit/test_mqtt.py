@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fieldstation.core.retry import Backoff
+from fieldstation.kit import mqtt_suspects
 from fieldstation.kit.mqtt import (
     Message,
     MqttClient,
@@ -240,6 +241,25 @@ async def test_what_the_access_list_forbids_is_said(make_broker: Any, tmp_path: 
         with pytest.raises(MqttPublishRefusedError, match="no/x"):
             await mqtt.publish("no/x", b"", 1)
         await mqtt.publish("ok/x", b"", 1)
+
+
+async def test_a_message_that_makes_the_broker_close_the_line_is_refused_and_the_others_arrive(
+    make_broker: Any, version: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MQTT 3.1.1 has no other refusal; mosquitto closes the line on a packet that is too big.
+    monkeypatch.setattr(mqtt_suspects, "CALM_S", 0.1)
+    broker = make_broker("allow_anonymous true\nmax_packet_size 1000").start()
+    heard: set[str] = set()
+    async with MqttClient(settings(broker)) as listener, MqttClient(settings(broker, version=version)) as speaker:
+        await listener.subscribe("t", lambda m: heard.add(m.text), qos=1)
+        payloads = [str(n) if n not in (3, 7) else f"{n} is too big {'x' * 2000}" for n in range(10)]
+        results = await asyncio.gather(*(speaker.publish("t", text, 1) for text in payloads), return_exceptions=True)
+        assert [type(result) for result in results] == [
+            MqttPublishRefusedError if n in (3, 7) else type(None) for n in range(10)
+        ]
+        assert "closes the line" in str(results[3])
+        await speaker.publish("t", "after", 1)
+        await until(lambda: heard == {text for text in payloads if len(text) < 1000} | {"after"})
 
 
 async def test_a_subscription_the_broker_refuses_is_an_error() -> None:

@@ -15,7 +15,8 @@ import pytest
 from fieldstation.station.agent import WriterLine
 from fieldstation.station.store import Reader
 from fieldstation.testing import wait_for
-from fieldstation.testing.station import Line, StationProcess
+from fieldstation.testing.line import Line
+from fieldstation.testing.station import StationProcess
 
 PRODUCER = """
 import sys, time
@@ -79,10 +80,22 @@ def line(mosquitto) -> Iterator[Line]:
 
 
 @pytest.fixture
-def counter(mosquitto) -> Iterator[Counter]:
-    made = Counter(mosquitto.port)
-    yield made
-    made.close()
+def count_at() -> Iterator[Callable[[int], Counter]]:
+    """Make a counter at a broker of the test's own."""
+    made: list[Counter] = []
+
+    def make(port: int) -> Counter:
+        made.append(Counter(port))
+        return made[-1]
+
+    yield make
+    for counter in made:
+        counter.close()
+
+
+@pytest.fixture
+def counter(mosquitto, count_at) -> Counter:
+    return count_at(mosquitto.port)
 
 
 def config_for(port: int | None, *, provider: str = "thingsboard", **changes: Any) -> dict[str, Any]:

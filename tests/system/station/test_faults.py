@@ -46,7 +46,7 @@ def test_fault_03_a_half_open_line_loses_nothing(make_station, line, counter, co
     time.sleep(1.0)  # the fault itself: for so long everything that is sent vanishes, and nobody is told
     line.hold(False)
     everything(counter, 300)
-    assert station.snapshot()["ok"]
+    wait_for(lambda: station.snapshot()["ok"], 40, what="a station that is well again")
 
 
 def test_fault_04_a_line_of_150_ms_each_way_connects_and_delivers(make_station, line, counter, config_for):

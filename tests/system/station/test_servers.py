@@ -16,7 +16,7 @@ from fieldstation.station.config import NATSConfig
 from fieldstation.station.reading import Inbox, read_stream
 from fieldstation.station.sim import serve
 from fieldstation.testing import eventually, mosquitto, wait_for
-from fieldstation.testing.station import Line
+from fieldstation.testing.line import Line
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -216,6 +216,20 @@ async def test_two_uplinks_at_once_each_deliver_everything(make_station, config_
         state = (await info.jetstream().stream_info("STATION")).state
         assert state.messages >= 50
         await info.close()
+
+
+@pytest.mark.soak  # the pauses between the tries are those of a real line
+def test_a_row_for_which_the_broker_closes_the_line_is_set_aside_and_the_rest_is_delivered(
+    make_station, config_for, count_at, tmp_path
+):
+    text = NUMBERS.replace('"text"', '"x" * (9000 if n == 7 else 1)').format(count=60, pause=0.0)
+    with mosquitto(tmp_path / "strict", settings="allow_anonymous true\nmax_packet_size 4000") as broker:
+        counter = count_at(broker.port)
+        station = make_station(config_for(broker.port), {"counting": "counting:run"}, counting=text).start()
+        wait_for(lambda: set(counter.numbers) == set(range(60)) - {7}, 80)
+        wait_for(lambda: any("closes the line" in str(m) for m in counter.messages), 20)
+        wait_for(lambda: station.snapshot()["queues"]["backend"]["depth"] == 0, 20)
+        assert station.process("backend")["details"]["parked"] == 1
 
 
 def test_a_flapping_line_loses_nothing(make_station, config_for, line, counter):

@@ -60,7 +60,7 @@ class Mirror:
 
         self.handler = Handler
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         config["updater"] = {
             "repository": "lab/ivy", "provider": "http", "source_conflict_strategy": "overwrite",
             "provider_host": f"http://127.0.0.1:{self.server.server_port}",

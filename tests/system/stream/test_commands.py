@@ -104,7 +104,9 @@ def test_nothing_is_overwritten_and_wrong_words_are_one_sentence(tmp_path):
     ]:
         done = stream(*words)
         assert done.returncode == 1, (words, done.stdout, done.stderr)
-        assert sentence in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("fieldstation: "), (words, done.stderr)
+        assert sentence in last
         assert "Traceback" not in done.stderr
 
 
@@ -139,6 +141,10 @@ def test_the_documented_command_line(tmp_path):
         assert "--ping needs --host" in cli("--ping").stderr
         assert "not a valid host" in cli("--host", "nobody", "--plot-view").stderr
         assert "--plot-phdist" in cli("-h").stdout
+        daq.write_text(json.dumps({"daq_nodes": [{"ip_addr": "127.0.0.1:1"}]}))
+        done = cli("--plot-speed")
+        assert done.returncode == 1
+        assert done.stderr == "no DaqData server answers at any of 127.0.0.1:1\n"
         assert not (tmp_path / "daq_data").exists()  # no logs in the current directory
 
 

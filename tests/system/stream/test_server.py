@@ -105,7 +105,8 @@ async def test_newest_wins_and_modules_do_not_starve_each_other(serve, data_dir)
                 counts[one.module_id] += 1
             stop.set()
             await writing
-    assert max(counts.values()) - min(counts.values()) <= 3, counts
+    # 60 each; a burst may find a module between two of its frames, and one that starves has a handful.
+    assert min(counts.values()) >= 30, counts
 
 
 async def test_an_interval_is_kept(serve, data_dir):

@@ -11,8 +11,9 @@ from fieldstation.fleet.driver import Driver, Hotplug, Node
 from fieldstation.fleet.errors import BadRequestError, UnknownKindError
 from fieldstation.fleet.states.core import NoDatabaseError, SwitchInConstructorError
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
-from fieldstation.fleet.states.lifecycle import BrokenState, ReadyState
+from fieldstation.fleet.states.lifecycle import ReadyState
 from fieldstation.fleet.states.machine import Machine
+from fieldstation.fleet.states.recovery import BrokenState
 from fieldstation.fleet.states.reservable import kind
 from fieldstation.fleet.states.variance import fitness
 from fieldstation.testing import eventually

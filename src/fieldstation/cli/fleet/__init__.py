@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("fieldstation.cli.fleet.evaluate:evaluate", "Reserve, evaluate files, print results, end."),
     "reboot": ("fieldstation.cli.fleet.care:reboot", "Have devices recover, keeping their queues."),
     "delete": ("fieldstation.cli.fleet.care:delete", "Forget devices that nobody holds."),
+    "maintenance": ("fieldstation.cli.fleet.care:maintenance", "Take a device out of service, or put it back."),
+    "history": ("fieldstation.cli.fleet.listing:history", "List what was done for one device."),
     "clear": ("fieldstation.cli.fleet.care:clear", "End all reservations of everybody."),
 }
 

@@ -1,4 +1,4 @@
-"""`fieldstation fleet reboot | delete | clear`: what an operator does with devices."""
+"""`fieldstation fleet reboot | delete | maintenance | clear`: what an operator does with devices."""
 
 from __future__ import annotations
 
@@ -38,6 +38,32 @@ def reboot(serials: tuple[str, ...], control: str, token_file: Path | None, as_j
 def delete(serials: tuple[str, ...], control: str, token_file: Path | None, as_json: bool) -> None:
     """Forget devices that nobody holds; those still plugged in come back freshly flashed."""
     _command("/delete", serials, control, token_file, as_json)
+
+
+SERVICE = {"serial": "serial", "health": "health", "reason": "reason", "client": "still held by"}
+
+
+@click.command()
+@click.argument("serial")
+@click.argument("switch", type=click.Choice(["on", "off"]), metavar="on|off")
+@click.option("--reason", default="", help="Why; others see it in the list of devices. Needed for `on`.")
+@options.server
+@options.as_json
+def maintenance(serial: str, switch: str, reason: str, control: str, token_file: Path | None, as_json: bool) -> None:
+    """Take the device SERIAL out of service (on), or put it back (off), a quarantined one too.
+
+    Out of service it is offered to nobody, and its worker leaves it alone: no flash, no health check, no power cycle.
+    Who holds it keeps it until the reservation ends. It stays out over restarts and while it is unplugged.
+    """
+    if switch == "on" and not reason.strip():
+        raise click.UsageError("Say why with --reason, so that others know.")
+
+    async def call(server: Any) -> dict[str, Any]:
+        arguments = {"serial": serial, "on": switch == "on", "reason": reason}
+        answer: dict[str, Any] = await server.post("/api/fleet/maintenance", arguments)
+        return answer
+
+    options.show([options.ask(control, token_file, call)], SERVICE, as_json)
 
 
 @click.command()

@@ -1,9 +1,10 @@
-"""`fieldstation fleet devices | workers | reservations | events`: look, change nothing."""
+"""`fieldstation fleet devices | workers | reservations | events | history`: look, change nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -37,6 +38,7 @@ RESERVATIONS = {
     "until": "until",
 }
 EVENTS = {"at": "time", "user": "user", "client": "client", "action": "what", "target": "about", "detail": "detail"}
+HISTORY = {"at": "time", "step": "what", "detail": "detail", "user": "user", "worker": "worker"}
 
 
 def _list(control: str, token_file: Path | None, path: str) -> list[dict[str, Any]]:
@@ -84,3 +86,14 @@ def events(control: str, token_file: Path | None, as_json: bool, limit: int) -> 
     options.show(
         _list(control, token_file, f"/api/fleet/events?limit={limit}"), EVENTS, as_json, "Nothing happened yet."
     )
+
+
+@click.command()
+@click.argument("serial")
+@options.server
+@options.as_json
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many.")
+def history(serial: str, control: str, token_file: Path | None, as_json: bool, limit: int) -> None:
+    """List what was done for the device SERIAL, newest first: what broke, each step of its recovery, maintenance."""
+    rows = _list(control, token_file, f"/api/fleet/history?serial={quote(serial, safe='')}&limit={limit}")
+    options.show(rows, HISTORY, as_json, f"Nothing had to be done for {serial} yet.")

@@ -17,6 +17,7 @@ from fieldstation.core.security import Principal, Role, authorize, hash_token
 from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.control.background import Background
+from fieldstation.fleet.control.care import Care
 from fieldstation.fleet.control.index import Holding
 from fieldstation.fleet.control.leadership import Leadership
 from fieldstation.fleet.control.leases import Call, Leases
@@ -61,6 +62,8 @@ class Control:
             self._changed,
             assign_wait_s=config.assign_wait_s,
         )
+        self.record.history_kept = config.history_kept
+        self.care = Care(self.record, call, self._changed, command_s=config.command_s)
         self.lines = Lines(
             self.record,
             self.leases,
@@ -71,6 +74,7 @@ class Control:
             probe_s=config.probe_s,
             dead_after_s=config.dead_after_s,
             return_s=config.return_s,
+            care=self.care,
         )
         self.reservations = Reservations(
             self.record,
@@ -142,6 +146,7 @@ class Control:
         """Read the database. No lease ends by a restart or a new leader, and the grace clocks begin anew."""
         contents = await self.record.load()
         now = time.monotonic()
+        self.index.out_of_service = dict(contents.out_of_service)
         hosts = {device.worker for device in contents.devices} | {lease.worker for lease in contents.leases}
         for worker in contents.workers:
             if worker.state is WorkerState.DEAD and worker.name not in hosts:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fieldstation.fleet.errors import UnknownSerialError
-from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, Worker, WorkerState
+from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, OutOfService, Worker, WorkerState
 
 
 @dataclass(slots=True)
@@ -33,11 +33,19 @@ class Index:
         self.devices: dict[str, Device] = {}
         self.holdings: dict[str, Holding] = {}
         self.lease_of: dict[str, str] = {}  # serial -> lease id
+        self.out_of_service: dict[str, OutOfService] = {}
         self.clients: Counter[Holder] = Counter()  # open control sockets
 
     def clear(self) -> None:
         """Forget everything."""
-        for known in (self.workers, self.devices, self.holdings, self.lease_of, self.clients):
+        for known in (
+            self.workers,
+            self.devices,
+            self.holdings,
+            self.lease_of,
+            self.clients,
+            self.out_of_service,
+        ):
             known.clear()
 
     def offers(self) -> list[Device]:

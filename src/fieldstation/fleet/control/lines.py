@@ -15,11 +15,12 @@ from fieldstation.core.errors import StoreError
 from fieldstation.core.security import Principal, Role, authorize
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.control.background import Background
+from fieldstation.fleet.control.care import Care
 from fieldstation.fleet.control.leases import Leases
 from fieldstation.fleet.control.probe import refuses
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.errors import BadRequestError, FleetError
-from fieldstation.fleet.model import Device, DeviceState, Health, Worker, WorkerState
+from fieldstation.fleet.model import Device, DeviceState, Health, Step, Worker, WorkerState
 from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Lines:
         probe_s: float,
         dead_after_s: float,
         return_s: float,
+        care: Care,
         probe: Callable[[str], Awaitable[bool]] = refuses,
     ) -> None:
         self.record = record
@@ -66,6 +68,7 @@ class Lines:
         self.probe_s = probe_s
         self.dead_after_s = dead_after_s
         self.return_s = return_s
+        self.care = care
         self.probe = probe
         self.open: dict[str, Line] = {}
         self._watched: set[str] = set()
@@ -131,7 +134,7 @@ class Lines:
         self.changed()
         log.debug("worker %s knows %d leases", worker.name, len(known_leases))
         current = [self.leases.as_line(holding) for holding in self.index.holdings_on(worker.name)]
-        return {"leases": current, "beat_s": self.beat_s}
+        return {"leases": current, "beat_s": self.beat_s, "out_of_service": self.care.listed()}
 
     async def _await_return(self, worker: str, serial: str) -> None:
         """A restarted worker finds its devices one by one: a leased one fails only when it stays away."""
@@ -165,6 +168,7 @@ class Lines:
 
     def _report(self, worker: str, device: Device, *, trusted: bool = False) -> None:
         known = self.index.devices.get(device.serial)
+        device = self.care.seen(device)
         self._absent.discard(device.serial)
         if known is not None and known.worker != worker:
             other = self.index.workers[known.worker]
@@ -186,6 +190,10 @@ class Lines:
         else:
             state = device.state
         self.record.set_device(replace(device, worker=worker, state=state, fence=fence))
+
+    def step(self, worker: str, step: Step) -> None:
+        """Something was done for a device."""
+        self.record.step(step)
 
     def gone(self, worker: str, serial: str) -> None:
         """A device was unplugged or deleted."""

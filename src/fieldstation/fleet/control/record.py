@@ -19,8 +19,8 @@ from fieldstation.core.errors import StoreError
 from fieldstation.fleet.control.counts import Counts
 from fieldstation.fleet.control.index import Index
 from fieldstation.fleet.errors import NotLeaderError
-from fieldstation.fleet.model import Device, DeviceState, Worker
-from fieldstation.fleet.store import Store, ledger
+from fieldstation.fleet.model import Device, DeviceState, OutOfService, Step, Worker
+from fieldstation.fleet.store import Store, care, ledger
 from fieldstation.fleet.store.ledger import Entry
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
-AUDIT_KEPT = 10_000  # lines that wait for a database that is away; some 3 MB
+AUDIT_KEPT = 10_000  # lines, of the history too, that wait for a database that is away; some 3 MB
+HISTORY_KEPT = 500  # lines of one device's history
 
 
 class Record:
@@ -46,6 +47,9 @@ class Record:
         self._audit: list[Entry] = []
         self._audit_lost = 0
         self._doubtful = False
+        self._steps: list[Step] = []
+        self._service: dict[str, OutOfService | None] = {}
+        self.history_kept = HISTORY_KEPT
         self._dirty = asyncio.Event()
 
     async def load(self) -> ledger.Contents:
@@ -59,11 +63,15 @@ class Record:
         self._workers.clear()
         self._sockets.clear()
         self._audit.clear()
+        self._steps.clear()
+        self._service.clear()
         self._dirty.clear()
         self._doubtful = False
 
     def set_device(self, device: Device) -> bool:
-        """Enter what is known of a device; returns whether that is news."""
+        """Enter what is known of a device; returns whether that is news. Being out of service hides its health."""
+        if (out := self.index.out_of_service.get(device.serial)) is not None:
+            device = replace(device, health=out.health, reason=out.reason)
         known = self.index.devices.get(device.serial)
         if known == device:
             return False
@@ -111,6 +119,21 @@ class Record:
         self._audit.append(entry)
         self._dirty.set()
 
+    def step(self, step: Step) -> None:
+        """Enter a line into a device's history."""
+        if len(self._steps) < AUDIT_KEPT:
+            self._steps.append(step)
+        self._dirty.set()
+
+    def set_service(self, serial: str, out: OutOfService | None) -> None:
+        """Take a device out of service, or put it back."""
+        if out is None:
+            self.index.out_of_service.pop(serial, None)
+        else:
+            self.index.out_of_service[serial] = out
+        self._service[serial] = out
+        self._dirty.set()
+
     async def commit(self, work: Callable[[Connection], T], audit: Iterable[Entry] = ()) -> T:
         """Run `work` in a transaction that first writes what has piled up; nothing of it stays when it raises."""
         serials, self._devices = self._devices, set()
@@ -125,6 +148,8 @@ class Record:
         lost, self._audit_lost = self._audit_lost, 0
         if lost:
             entries.append(Entry("audit lost", str(lost), detail="the database was away"))
+        steps, self._steps = self._steps, []
+        service, self._service = self._service, {}
 
         def together(connection: Connection) -> T:
             for worker in workers.values():
@@ -139,6 +164,8 @@ class Record:
                 if device is None and serial not in leased:
                     ledger.forget_device(connection, serial)
             ledger.write_audit(connection, entries)
+            care.write_out_of_service(connection, service)
+            care.write_steps(connection, steps, self.history_kept)
             return result
 
         def put_back() -> None:
@@ -147,6 +174,8 @@ class Record:
             self._sockets |= sockets
             self._audit = earlier + self._audit
             self._audit_lost += lost
+            self._steps = steps + self._steps
+            self._service = {**service, **self._service}
             self._dirty.set()
 
         begun = time.monotonic()
@@ -202,7 +231,7 @@ class Record:
         async with self.lock:
             self._dirty.clear()
             await self.settle_doubts()
-            if self._devices or self._workers or self._sockets or self._audit:
+            if self._devices or self._workers or self._sockets or self._audit or self._steps or self._service:
                 await self.commit(lambda connection: None)
 
 

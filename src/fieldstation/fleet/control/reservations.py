@@ -13,7 +13,7 @@ from fieldstation.fleet.control.leases import Leases
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.control.waiting import Place, Queue
 from fieldstation.fleet.errors import DeviceBusyError, NotEnoughDevicesError, NotHeldError, UnknownKindError
-from fieldstation.fleet.model import Device, Holder, Row, WorkerState
+from fieldstation.fleet.model import Device, Holder, Row, Step, WorkerState
 from fieldstation.fleet.schedule import Waiting, Want, choose
 from fieldstation.fleet.store.ledger import Entry
 
@@ -241,6 +241,8 @@ class Reservations:
         done = [d.serial for d, answer in zip(devices, answers, strict=True) if not isinstance(answer, BaseException)]
         if done:
             self.record.audit(Entry(event, ",".join(done), principal.user))
+        for serial in done:
+            self.record.step(Step(serial, event, user=principal.user))
         return done
 
     def _check(self, want: Want) -> None:

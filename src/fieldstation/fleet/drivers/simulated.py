@@ -92,6 +92,7 @@ class SimulatedDriver(Driver):
         """Start the boards and pass on what they do; they end with this iterator."""
         folder = Path(tempfile.mkdtemp(prefix="fieldstation-boards-"))
         nodes: dict[str, Node] = {}
+        ports: dict[str, int] = {}  # of the one hub that all of them are plugged into
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command(folder),
@@ -104,7 +105,10 @@ class SimulatedDriver(Driver):
                 event = json.loads(line)
                 path = event["path"]
                 if event["event"] == "add":
-                    properties = {"DEVNAME": path, "ID_SERIAL_SHORT": event["serial"], "ID_MODEL": "pico-ice"}
+                    serial = event["serial"]
+                    properties = {"DEVNAME": path, "ID_SERIAL_SHORT": serial, "ID_MODEL": "pico-ice"}
+                    port = ports.setdefault(serial, len(ports) + 1)
+                    properties["DEVPATH"] = f"/devices/platform/simulated/usb1/1-1/1-1.{port}"
                     nodes[path] = Node(event["kind"], path, event.get("interface"), properties)
                     yield Hotplug("add", event["serial"], nodes[path])
                 elif path in nodes:

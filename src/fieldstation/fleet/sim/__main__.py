@@ -2,9 +2,9 @@
 
 It writes one JSON object a line about nodes to stdout: `{"event": "add", "serial", "kind": "tty"|"partition", "path"}`
 and `{"event": "remove", "serial", "path"}`. It reads commands in the same form from stdin and from the Unix socket:
-`{"cmd": "plug"|"unplug", "serial"}` (a new serial is a new board), `{"cmd": "habits", "serial"?, "boot_s"?, ...,
-"faults"?: {name: times}}`. Commands on the socket are answered with `{"ok": true}` or `{"error": ...}`. The end of
-stdin is the end of the process.
+`{"cmd": "plug"|"unplug"|"cycle", "serial"}` (a new serial is a new board; `cycle` cuts its power for a moment),
+`{"cmd": "habits", "serial"?, "boot_s"?, ..., "faults"?: {name: times}}`. Commands on the socket are answered with
+`{"ok": true}` or `{"error": ...}`. The end of stdin is the end of the process.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Bench:
             self._board(command["serial"]).plug()
         elif name == "unplug":
             self._boards[command["serial"]].unplug()
+        elif name == "cycle":
+            self._boards[command["serial"]].cut_power()
         elif name == "habits":
             changes = {key: value for key, value in command.items() if key not in ("cmd", "serial")}
             chosen = [self._boards[command["serial"]]] if "serial" in command else list(self._boards.values())

@@ -58,6 +58,12 @@ class Board:
             self._pending = None
         self._stop()
 
+    def cut_power(self) -> None:
+        """Take its power away for a moment; what it was stuck in is over, and the kernel sees it go and come."""
+        self.unplug()
+        self.habits.faults.pop("stuck", None)
+        self._start()
+
     def noticed(self, notice: Notice) -> None:
         """React to the kernel's notice, when it is about this board."""
         if notice.watch != self._watch:
@@ -71,7 +77,8 @@ class Board:
                 self._firmware.opened()
         elif notice.mask & IN_CLOSE:
             self._open -= 1
-            if self._touched() and not self.habits.fault("ignore_touch"):
+            stuck = self.habits.faults.get("stuck")
+            if self._touched() and not stuck and not self.habits.fault("ignore_touch"):
                 self._stop()
                 self._after(self._show_disk)
 

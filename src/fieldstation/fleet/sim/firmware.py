@@ -19,7 +19,8 @@ class Habits:
     Faults: `drop_byte` (loses one byte of the next bitstream), `hang` (says nothing more until it is flashed),
     `garbage` (unreadable instead of the result), `unplug` (vanishes in the middle of the next bitstream),
     `wrong_firmware` (comes back from the next flash with the default firmware), `mute` (the default firmware says
-    nothing), `ignore_touch` (no boot loader), `wrong_disk` (the boot loader's disk holds something else).
+    nothing), `ignore_touch` (no boot loader), `wrong_disk` (the boot loader's disk holds something else), `stuck` (says
+    nothing and has no boot loader until its power is cut).
     """
 
     boot_s: float = 0.0  # from the touch to the boot loader's disk, and from a copied file to the new tty
@@ -76,7 +77,7 @@ class DefaultFirmware(Firmware):
         self._print()
 
     def _print(self) -> None:
-        if not self.habits.faults.get("mute"):
+        if not (self.habits.faults.get("mute") or self.habits.faults.get("stuck")):
             self.say("default firmware\r\n")
         self._later(self.habits.banner_s, self._print)
 
@@ -105,12 +106,13 @@ class EvaluatingFirmware(Firmware):
 
     def opened(self) -> None:
         """Greet, as the USB stack does once the host listens."""
+        self._hung = self._hung or bool(self.habits.faults.get("stuck"))
         if not self._hung:
             self.say(f"USB Connected :)\r\n{WAITING}\r\n")
 
     def received(self, data: bytes) -> None:
         """Collect one bitstream; what is too much belongs to the next."""
-        if self._hung:
+        if self._hung or self.habits.faults.get("stuck"):
             return
         if not self._buffer and not self._busy:
             self._begin()

@@ -195,6 +195,7 @@ class BitstreamState(AbstractState, abc.ABC):
     def _trouble(self, error: Exception) -> None:
         self.logger.warning("flashing again: %s", error)
         self.device.health, self.device.reason = Health.DEGRADED, str(error)
+        self.device.care.note("reflash for its holder", str(error))
         self._troubles += 1
         if self._queue and self._queue[0].attempts >= ATTEMPTS:
             failed = self._queue.popleft()

@@ -40,6 +40,7 @@ class AbstractState:
 
     status: ClassVar[DeviceState] = DeviceState.RESERVED
     blocking: ClassVar[bool] = True
+    keeps: bool = False  # whether the device stays known meanwhile, although no node of it is left
     kind: ClassVar[str | None] = None  # the reservable kind, set by @reservable
     _events: ClassVar[Mapping[str, tuple[str, tuple[str, ...]]]] = {}
 

@@ -13,6 +13,8 @@ from fieldstation.fleet.driver import PARTITION, TTY, Driver, Node
 from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.model import Health
 from fieldstation.fleet.port import Port
+from fieldstation.fleet.power import usb_place
+from fieldstation.fleet.states.care import Care
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +63,26 @@ class Device:
     """One device on this worker. Lives from its first node until it has had none for a while.
 
     `config` is the worker's configuration. `nodes` maps path to Node, in the order in which they appeared.
+    `firmware` is the name of what was last written to it here, None when that is not known.
     """
 
-    def __init__(self, serial: str, driver: Driver, post: Callable[[list[Item]], None], config: object = None) -> None:
+    def __init__(
+        self,
+        serial: str,
+        driver: Driver,
+        post: Callable[[list[Item]], None],
+        config: object = None,
+        care: Care | None = None,
+    ) -> None:
         self.serial = serial
         self.driver = driver
         self.config = config
         self.health = Health.OK
         self.reason = ""
         self.failures = 0  # in a row, since it was last ready
+        self.at_fault = True  # whether the last failure was the board's own, and not the configuration's or a bug
+        self.firmware: str | None = None
+        self.care = care or Care(serial)
         self.nodes: dict[str, Node] = {}
         self.events = DeviceEventSender(post, asyncio.get_running_loop())
         self.logger = logging.LoggerAdapter(log, {"fields": {"device": serial}})
@@ -78,6 +91,7 @@ class Device:
     def add(self, node: Node) -> None:
         """Note a node that appeared."""
         self.nodes[node.path] = node
+        self.care.place = usb_place(node.properties.get("DEVPATH", "")) or self.care.place
         self._changed.set()
 
     def forget(self, path: str) -> None:

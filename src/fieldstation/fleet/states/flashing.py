@@ -27,6 +27,7 @@ async def flash(device: Device, name: str) -> None:
     Raises DeviceBrokenError after `timing.flash_s`.
     """
     image = await device.driver.firmware(name)
+    device.firmware = None
     problem: object = "no device node appeared"
     try:
         async with asyncio.timeout(device.driver.timing.flash_s):
@@ -34,6 +35,7 @@ async def flash(device: Device, name: str) -> None:
                 try:
                     disk = await _boot_loader(device)
                     await _uninterrupted(_write(device, disk, image))
+                    device.firmware = name
                     return
                 except TimeoutError as error:
                     problem = "the boot loader's disk did not appear" if not str(error) else error

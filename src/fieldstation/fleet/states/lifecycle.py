@@ -1,8 +1,9 @@
-"""What a device goes through when nobody holds it: flash the default firmware, test it, be ready; or be broken."""
+"""What a device goes through when nobody holds it: flash the default firmware, test it, be ready."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 
 from fieldstation.core.retry import Backoff
 from fieldstation.fleet.driver import Node
@@ -16,6 +17,8 @@ DEFAULT_BANNER = "default firmware"
 
 def fresh(device: Device) -> AbstractState:
     """Return the state in which a device begins, and begins again after each lease."""
+    if device.care.out is not None:
+        return OutOfServiceState(device)
     return FlashState(device) if device.driver.flashes else ReadyState(device)
 
 
@@ -43,31 +46,44 @@ class TestState(AbstractState):
 
     async def run(self) -> None:
         """Ready when the banner was seen."""
-        timing = self.device.driver.timing
-        try:
-            async with asyncio.timeout(timing.test_s):
-                for pause_s in Backoff(initial_s=timing.banner_s / 10, ceiling_s=timing.banner_s):
-                    if await self._look(timing.banner_s):
-                        break
-                    await asyncio.sleep(pause_s)
-        except TimeoutError as error:
-            reason = f"it did not say {DEFAULT_BANNER!r} within {timing.test_s:g} s of being flashed"
-            raise DeviceBrokenError(serial=self.serial, reason=reason) from error
+        if not await answers(self.device):
+            limit_s = self.device.driver.timing.test_s
+            reason = f"it did not say {DEFAULT_BANNER!r} within {limit_s:g} s of being flashed"
+            raise DeviceBrokenError(serial=self.serial, reason=reason)
         self.switch(ReadyState)
 
-    async def _look(self, patience_s: float) -> bool:
-        try:
-            async with self.device.port() as port, asyncio.timeout(patience_s):
-                while DEFAULT_BANNER not in await port.line():
-                    pass
-        except Exception as error:
-            self.logger.debug("no banner yet: %r", error)
-            return False
-        return True
+
+async def answers(device: Device) -> bool:
+    """Say whether the default firmware's banner comes within `timing.test_s`, over as many looks as that allows."""
+    timing = device.driver.timing
+    try:
+        async with asyncio.timeout(timing.test_s):
+            for pause_s in Backoff(initial_s=timing.banner_s / 10, ceiling_s=timing.banner_s):
+                if await _look(device, timing.banner_s):
+                    break
+                await asyncio.sleep(pause_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _look(device: Device, patience_s: float) -> bool:
+    try:
+        async with device.port() as port, asyncio.timeout(patience_s):
+            while DEFAULT_BANNER not in await port.line():
+                pass
+    except Exception as error:
+        device.logger.debug("no banner yet: %r", error)
+        return False
+    return True
 
 
 class ReadyState(AbstractState):
-    """Waits to be reserved. A board that was unplugged meanwhile is flashed anew when it comes back."""
+    """Waits to be reserved, and looks now and then whether the board still answers.
+
+    A lease takes the device out of this state, which ends a look that is under way: a leased device is never checked.
+    A board that was unplugged meanwhile is flashed anew when it comes back.
+    """
 
     status = DeviceState.AVAILABLE
     blocking = False
@@ -75,7 +91,22 @@ class ReadyState(AbstractState):
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         device.health, device.reason, device.failures = Health.OK, "", 0
+        device.care.ready()
         self._was_gone = False
+
+    async def run(self) -> None:
+        """Check the board's health at the interval that the settings say, for boards that are flashed."""
+        every_s = self.device.care.settings.check_s
+        if every_s <= 0 or not self.device.driver.flashes:
+            return
+        await asyncio.sleep(every_s * random.random())  # a worker's boards are not all looked at together
+        while True:
+            if self.device.present and not await answers(self.device) and self.device.present:
+                reason = (
+                    f"it failed a health check: no {DEFAULT_BANNER!r} within {self.device.driver.timing.test_s:g} s"
+                )
+                raise DeviceBrokenError(serial=self.serial, reason=reason)
+            await asyncio.sleep(every_s)
 
     def handleAdd(self, dev: Node) -> None:
         """Distrust a board that was away."""
@@ -87,27 +118,14 @@ class ReadyState(AbstractState):
         self._was_gone = self._was_gone or not self.device.present
 
 
-class BrokenState(AbstractState):
-    """Does nothing until the board is plugged in again, or a while has passed; then tries anew."""
+class OutOfServiceState(AbstractState):
+    """Leaves the board alone, whatever happens to it: a person may be working on it."""
 
     status = DeviceState.BROKEN
     blocking = False
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        device.health = Health.BROKEN
-        device.failures += 1
-
-    async def run(self) -> None:
-        """Try again after a pause that doubles with each failure."""
-        pause = self.device.driver.timing.retry_s
-        await asyncio.sleep(min(pause * 2 ** (self.device.failures - 1), 20 * pause))
-        self.switch(fresh)
-
-    def handleAdd(self, dev: Node) -> None:
-        """Somebody plugged it in again."""
-        self.switch(fresh)
-
-    def reboot(self) -> None:
-        """Try anew at once."""
-        self.switch(fresh)
+        if device.care.out is not None:
+            device.health, device.reason = device.care.out.health, device.care.out.reason
+        device.firmware = None

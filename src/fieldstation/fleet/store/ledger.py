@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from fieldstation.fleet.errors import DeviceBusyError
-from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, Worker, WorkerState
-from fieldstation.fleet.store import tables
+from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, OutOfService, Worker, WorkerState
+from fieldstation.fleet.store import care, tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Contents:
     workers: list[Worker]
     devices: list[Device]
     leases: list[Lease]
+    out_of_service: dict[str, OutOfService]
 
 
 def read(connection: Connection) -> Contents:
@@ -44,6 +45,7 @@ def read(connection: Connection) -> Contents:
         [_worker(row) for row in connection.execute(select(tables.worker))],
         [_device(row) for row in connection.execute(select(tables.device))],
         [_lease(row, fences.get(row.id, {})) for row in open_leases],
+        care.read_out_of_service(connection),
     )
 
 

@@ -115,6 +115,31 @@ leader = Table(
     Column("beat", BigInteger, nullable=False),
 )
 
+# Devices that are offered to nobody until an operator puts them back. Kept by serial: one may be unplugged meanwhile.
+out_of_service = Table(
+    "fleet_out_of_service",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("health", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("since", UtcTime, nullable=False),
+)
+
+# What was done for a device that failed; the newest lines of each device are kept.
+history = Table(
+    "fleet_history",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+Index("fleet_history_serial", history.c.serial, history.c.id)
+
 # Append-only: who did what to what, and when.
 audit = Table(
     "fleet_audit",

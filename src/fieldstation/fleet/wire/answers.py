@@ -102,6 +102,27 @@ class AuditRow(BaseModel):
     detail: str
 
 
+class HistoryRow(BaseModel):
+    """A line of a device's history."""
+
+    id: int
+    at: str
+    serial: str
+    worker: str
+    user: str
+    step: str
+    detail: str
+
+
+class Service(BaseModel):
+    """A device after it was taken out of service or put back."""
+
+    serial: str
+    health: str
+    reason: str
+    client: str | None = Field(description="Who holds it and keeps it until the reservation ends.")
+
+
 class Problem(BaseModel):
     """What went wrong."""
 
@@ -133,7 +154,7 @@ def responses(path: str, takes_arguments: bool, answer: Any, *, documented: bool
     found: dict[int | str, dict[str, Any]] = {
         status: {"model": Error, "description": text} for status, text in {**_ALWAYS, **failures}.items()
     }
-    if not takes_arguments and path != "/api/fleet/events":
+    if not takes_arguments and path not in ("/api/fleet/events", "/api/fleet/history"):
         found.pop(400, None)
     found[200] = {"description": "Done."} if answer is None else {"model": answer, "description": "Done."}
     if path in ("/reserve", "/reserveserials"):

@@ -96,6 +96,14 @@ class OnlySerials(BaseModel):
     serials: Serials
 
 
+class Maintenance(BaseModel):
+    """Arguments of `/api/fleet/maintenance`."""
+
+    serial: Serial
+    on: StrictBool = Field(description="True takes the device out of service, false puts it back.")
+    reason: StrictStr = Field("", max_length=1000, description="Why; needed to take it out.")
+
+
 class Logs(BaseModel):
     """Arguments of `/log`."""
 

@@ -147,6 +147,20 @@ class Endpoints:
         before = _number(request, "before", 0, 1, 2**62) or None
         return await self.control.history(who, limit or 100, before)
 
+    async def device_history(self, request: Request, who: Principal) -> Any:
+        """The history of the device `serial`, newest first; `limit` (1 to 1000, default 100) and `before` (an id)."""
+        serial = request.query_params.get("serial", "")
+        if not serial:
+            raise BadRequestError(field="serial", problem="name the device")
+        limit = _number(request, "limit", 100, 1, 1000)
+        before = _number(request, "before", 0, 1, 2**62) or None
+        return await self.control.care.history(who, serial, limit or 100, before)
+
+    async def maintenance(self, request: Request, who: Principal) -> Any:
+        """Take a device out of service, or put it back: also one that the recovery ladder has quarantined."""
+        asked = await arguments.read(request, arguments.Maintenance)
+        return await self.control.care.maintenance(who, asked.serial, asked.on, asked.reason)
+
 
 def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
     text = request.query_params.get(name)
@@ -190,9 +204,11 @@ def build(control: Control, **options: Any) -> FastAPI:
         ("/api/fleet/devices", here.every_device, list[answers.DeviceRow]),
         ("/api/fleet/reservations", here.every_reservation, list[answers.Reservation]),
         ("/api/fleet/events", here.history, list[answers.AuditRow]),
+        ("/api/fleet/history", here.device_history, list[answers.HistoryRow]),
     )
     for path, handler, answer in own:
         _route(app, control, "GET", path, handler, None, answer)
+    _route(app, control, "POST", "/api/fleet/maintenance", here.maintenance, arguments.Maintenance, answers.Service)
     panel.mount(app, control)
     docs_page.mount(app)
     app.add_exception_handler(HTTPException, _http_error)

@@ -26,7 +26,8 @@ NAMESPACE = "/worker"
 CALL_S = 10.0
 LOG_EVERY_S = 1.0
 LOG_BATCH = 500
-_LASTING = frozenset({"failed"})  # what a new hello does not say; everything else it does
+_LASTING = frozenset({"failed", "step"})  # what a new hello does not say; everything else it does
+STEPS_KEPT = 1000  # lines of devices' histories that wait for control; the oldest fall out
 
 
 class LineError(FleetError):
@@ -45,12 +46,21 @@ class ControlLine:
         self._news = asyncio.Event()
         self._order = asyncio.Lock()  # control's commands are carried out one after another, in their order
         self._complaint = ""
+        self._takes_steps = True
         worker.reports.subscribe(self._report)
 
     def _report(self, report: Report) -> None:
         if self._worker.connected or report[0] in _LASTING:
             self._reports.append(report)
             self._news.set()
+            if report[0] == "step" and len(self._reports) > STEPS_KEPT:
+                self._drop_a_step()
+
+    def _drop_a_step(self) -> None:
+        # Never the first one: it may be on its way.
+        old = next((n for n, report in enumerate(self._reports) if n and report[0] == "step"), None)
+        if old is not None:
+            del self._reports[old]
 
     async def run(self) -> None:
         """Hold the line until cancelled."""
@@ -129,7 +139,8 @@ class ControlLine:
                 if "error" in answer:
                     self._worker.connected = False
                     raise LineError(url=url, problem=_reason([answer["error"]]))
-                await self._worker.reunite(answer.get("leases", []))
+                await self._worker.reunite(answer.get("leases", []), answer.get("out_of_service"))
+                self._takes_steps = "out_of_service" in answer  # an older control would leave them unanswered
             log.info("connected to control at %s", url)
             self._complaint = ""
             beat_s = float(answer.get("beat_s") or 5.0)
@@ -158,6 +169,9 @@ class ControlLine:
         while True:
             while self._reports:
                 event, body = self._reports[0]
+                if event == "step" and not self._takes_steps:
+                    self._reports.popleft()
+                    continue
                 answer = await self._call(client, event, body)
                 if "error" in answer:
                     log.warning("control refuses %s: %s", event, _reason([answer["error"]]))
@@ -195,6 +209,9 @@ class ControlLine:
         async def drain(body: Mapping[str, Any]) -> None:
             worker.drain()
 
+        async def service(body: Mapping[str, Any]) -> None:
+            worker.devices.set_service(body["serial"], body.get("health"), str(body.get("reason", "")))
+
         return {
             "assign": worker.assign,
             "extend": extend,
@@ -202,6 +219,7 @@ class ControlLine:
             "reboot": reboot,
             "delete": delete,
             "drain": drain,
+            "service": service,
         }
 
     def _obey(self, event: str, act: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]]) -> Any:

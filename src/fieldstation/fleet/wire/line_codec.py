@@ -6,12 +6,13 @@ Read leniently: unknown keys are ignored. Used by both ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from fieldstation.fleet.errors import BadRequestError
-from fieldstation.fleet.model import Device, DeviceState, Health, Worker
+from fieldstation.fleet.model import Device, DeviceState, Health, Step, Worker
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -85,6 +86,20 @@ class FailedMessage(BaseModel):
     lease: str
     serial: str
     reason: str = ""
+
+
+class StepMessage(BaseModel):
+    """A line for a device's history."""
+
+    serial: str = _NAME
+    step: str = Field(min_length=1, max_length=100)
+    detail: str = Field("", max_length=10_000)
+    at: datetime | None = None
+
+    def to_model(self, worker: str) -> Step:
+        """Return the step; its time is the worker's, or now when it says none that can be used."""
+        at = self.at if self.at is not None and self.at.tzinfo is not None else datetime.now(UTC)
+        return Step(self.serial, self.step, self.detail.replace("\x00", ""), worker=worker, at=at)
 
 
 class LogMessage(BaseModel):

@@ -38,6 +38,7 @@ class WorkerLines:
         self.control: Control | None = None
         self._names: dict[str, tuple[str, Principal]] = {}
         self._said_hello: dict[str, str] = {}  # worker -> its socket
+        self._peers: dict[str, str] = {}  # worker -> the address that its socket comes from
         self._answers: dict[str, set[asyncio.Future[Any]]] = {}
 
     def attach(self, control: Control) -> None:
@@ -63,8 +64,13 @@ class WorkerLines:
             codec.FailedMessage,
             lambda worker, message: lines.failed(worker, message.lease, message.serial, message.reason),
         )
+        self._serve("step", codec.StepMessage, lambda worker, message: lines.step(worker, message.to_model(worker)))
         self._serve("draining", codec.BeatMessage, lambda worker, message: lines.draining(worker))
-        self._serve("log", codec.LogMessage, lambda worker, message: write_remote(worker, worker, message.logs))
+        self._serve(
+            "log",
+            codec.LogMessage,
+            lambda worker, message: write_remote(worker, self._peers.get(worker, ""), message.logs),
+        )
 
     async def call(self, worker: str, event: str, argument: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
         """Say something to a worker and return its answer; see `control.leases.Call`."""
@@ -103,6 +109,8 @@ class WorkerLines:
         name = auth.get("worker") if isinstance(auth, Mapping) else None
         if not isinstance(name, str) or not name or len(name) > 200:
             raise refused("worker is missing: the hand-shake's auth payload must be {'worker': NAME}.")
+        peer = environ.get("asgi.scope", {}).get("client") or ("", 0)
+        self._peers[name] = str(peer[0])
         self._names[sid] = name, await principal_of(self.control, environ, auth, Role.OPERATOR)
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:

@@ -12,7 +12,7 @@ import nats
 import nats.aio.transport
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import APIError, ServiceUnavailableError
+from nats.js.errors import APIError
 
 from fieldstation.core.log import mask
 from fieldstation.core.plugins import require
@@ -20,11 +20,16 @@ from fieldstation.core.retry import Backoff, retry
 from fieldstation.core.security import client_tls
 from fieldstation.pipeline.config import Nats
 from fieldstation.pipeline.errors import BrokerError, BrokerRefusedError, NoJetStreamError
+from fieldstation.pipeline.wire.patience import patiently
 
 log = logging.getLogger(__name__)
 
 RECONNECT_WAIT_S = 0.2  # between tries at the same server: a restarted broker is found well within a second
+ROUTES_S = 10.0  # for the servers of a cluster to find the one among them that has JetStream
 PING_INTERVAL_S = 5.0  # a cut line without a reset is noticed after two unanswered pings
+
+# Nobody listens, and "not enabled", for the server and for the account.
+_WITHOUT_JETSTREAM = (None, 10076, 10039)
 
 Callback = Callable[[], Awaitable[None]]
 
@@ -84,19 +89,19 @@ async def connect(
 
 async def require_jetstream(client: Client, url: str) -> None:
     """Raise NoJetStreamError unless the server has JetStream for us; a cluster gets time to elect a leader."""
-    deadline = asyncio.get_running_loop().time() + 10
-    while True:
+    started = asyncio.get_running_loop().time()
+
+    async def ask() -> None:
         try:
             await client.jetstream(timeout=2).account_info()
-            return
-        except (ServiceUnavailableError, nats.errors.NoRespondersError, APIError) as error:
-            clustered = bool(getattr(client, "_server_info", {}).get("cluster"))
-            if not clustered or asyncio.get_running_loop().time() > deadline:
+        except APIError as error:
+            alone = not getattr(client, "_server_info", {}).get("cluster")
+            late = asyncio.get_running_loop().time() - started > ROUTES_S
+            if alone or (late and error.err_code in _WITHOUT_JETSTREAM):
                 raise NoJetStreamError(url=mask(url)) from error
-        except (nats.errors.TimeoutError, TimeoutError) as error:
-            if asyncio.get_running_loop().time() > deadline:
-                raise BrokerError(url=mask(url), problem="JetStream does not answer") from error
-        await asyncio.sleep(0.2)
+            raise
+
+    await patiently(ask, url)
 
 
 def _address(part: str) -> str:

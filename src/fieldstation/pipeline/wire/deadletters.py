@@ -45,6 +45,16 @@ def dead_letter_config(stream: str, replicas: int) -> api.StreamConfig:
     )
 
 
+async def ensure_dead_letters(js: JetStreamContext, stream: str) -> None:
+    """Make the stream that keeps dead letters and replays of `stream`, with as many replicas as that has."""
+    name = names.dead_letter_stream(stream)
+    try:
+        await js.stream_info(name)
+    except NotFoundError:
+        info = await js.stream_info(stream)
+        await js.add_stream(dead_letter_config(stream, info.config.num_replicas or 1))
+
+
 def letter_headers(process: str, delivery: Delivery, request_id: str, error: str) -> dict[str, str]:
     """What is remembered beside the body: where it came from, so that a replay makes outputs with its own ids."""
     origin = delivery.origin
@@ -59,6 +69,7 @@ def letter_headers(process: str, delivery: Delivery, request_id: str, error: str
         "Error": " ".join(error.split())[:2000],
         "Deliveries": str(delivery.deliveries),
         "At": f"{time.time():.3f}",
+        "Trace": delivery.trace,
     }
     return {_PREFIX + key: value for key, value in values.items() if value}
 
@@ -75,6 +86,11 @@ def origin_of(headers: Mapping[str, str]) -> Origin | None:
         )
     except (KeyError, ValueError):
         return None
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """The `traceparent` a message came with, also when it is a replay."""
+    return headers.get("traceparent") or headers.get(_PREFIX + "Trace", "")
 
 
 async def dead_letters(js: JetStreamContext, stream: str, process: str = "*") -> list[DeadLetter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import nats.errors
 from nats.js import JetStreamContext, api
@@ -12,6 +13,7 @@ from fieldstation.pipeline import names
 from fieldstation.pipeline.errors import ConsumerTakenError, StreamTakenError, UnreadMessagesError
 from fieldstation.pipeline.plan import ConsumerPlan, Plan, StreamPlan
 from fieldstation.pipeline.wire.deadletters import dead_letter_config
+from fieldstation.pipeline.wire.patience import patiently
 from fieldstation.pipeline.wire.stores import open_bucket
 
 log = logging.getLogger(__name__)
@@ -24,19 +26,20 @@ async def provision(
 ) -> None:
     """Create streams, consumers (before anything can be published), buckets with their values, object stores.
 
-    Existing identical ones are fine. A failure takes away again what this call made.
+    Existing identical ones are fine. A cluster gets time to elect leaders. A failure takes away again what this call
+    made.
     """
     made: list[str] = []
     try:
         for stream in plan.streams:
-            await _stream(js, stream, replicas, made)
-            await _add(js, dead_letter_config(stream.name, replicas), made)
+            await patiently(partial(_stream, js, stream, replicas, made), url)
+            await patiently(partial(_add, js, dead_letter_config(stream.name, replicas), made), url)
         for consumer in plan.consumers:
-            await _consumer(js, consumer, ack_wait_s)
+            await patiently(partial(_consumer, js, consumer, ack_wait_s), url)
         for store in plan.object_stores:
-            await _object_store(js, store, replicas, made)
+            await patiently(partial(_object_store, js, store, replicas, made), url)
         for planned in plan.buckets:
-            await _bucket(js, planned.name, replicas, made)
+            await patiently(partial(_bucket, js, planned.name, replicas, made), url)
             bucket = await open_bucket(js, planned.name, url)
             for key, value in planned.values.items():
                 # A value changed at run time stays; the manager fills in what is not there.

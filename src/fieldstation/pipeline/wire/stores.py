@@ -7,11 +7,9 @@ import datetime
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 import nats.errors
-from nats.errors import NoRespondersError
 from nats.js import JetStreamContext, kv
 from nats.js.errors import (
     APIError,
@@ -22,27 +20,18 @@ from nats.js.errors import (
     NoKeysError,
     NotFoundError,
     ObjectNotFoundError,
-    ServiceUnavailableError,
 )
 from nats.js.object_store import ObjectStore
 
-from fieldstation.core.retry import retry
 from fieldstation.pipeline.bus import Bucket, Objects
 from fieldstation.pipeline.errors import BucketMissingError
-
-T = TypeVar("T")
-
-ELECTION_S = 30.0  # servers of a cluster that lost one need a moment to agree who answers for its streams
-
-
-async def _patiently(open_store: Callable[[], Awaitable[T]]) -> T:
-    return await retry(open_store, on=(TimeoutError, NoRespondersError, ServiceUnavailableError), deadline_s=ELECTION_S)
+from fieldstation.pipeline.wire.patience import patiently
 
 
 async def open_bucket(js: JetStreamContext, name: str, url: str) -> Bucket:
     """Open a key-value bucket, or raise BucketMissingError."""
     try:
-        return _Bucket(await _patiently(lambda: js.key_value(name)))
+        return _Bucket(await patiently(lambda: js.key_value(name), url), url)
     except (BucketNotFoundError, NotFoundError) as error:
         raise BucketMissingError(kind="key-value bucket", bucket=name, url=url) from error
 
@@ -50,43 +39,46 @@ async def open_bucket(js: JetStreamContext, name: str, url: str) -> Bucket:
 async def open_objects(js: JetStreamContext, name: str, url: str) -> Objects:
     """Open an object store, or raise BucketMissingError."""
     try:
-        return _Objects(js, name, await _patiently(lambda: js.object_store(name)))
+        return _Objects(js, name, await patiently(lambda: js.object_store(name), url))
     except (BucketNotFoundError, NotFoundError) as error:
         raise BucketMissingError(kind="object store", bucket=name, url=url) from error
 
 
 class _Bucket:
-    def __init__(self, inner: kv.KeyValue) -> None:
+    # Each call waits out an election, so that neither a start nor a handler fails for the sake of one.
+
+    def __init__(self, inner: kv.KeyValue, url: str) -> None:
         self._inner = inner
+        self._url = url
 
     async def get(self, key: str) -> str | None:
         try:
-            entry = await self._inner.get(key)
+            entry = await patiently(lambda: self._inner.get(key), self._url)
         except (KeyNotFoundError, KeyDeletedError):
             return None
         return (entry.value or b"").decode(errors="replace")
 
     async def put(self, key: str, value: str) -> None:
-        await self._inner.put(key, value.encode())
+        await patiently(lambda: self._inner.put(key, value.encode()), self._url)
 
     async def create(self, key: str, value: str) -> bool:
         try:
-            await self._inner.create(key, value.encode())
+            await patiently(lambda: self._inner.create(key, value.encode()), self._url)
         except KeyWrongLastSequenceError:
             return False
         return True
 
     async def delete(self, key: str) -> None:
-        await self._inner.delete(key)
+        await patiently(lambda: self._inner.delete(key), self._url)
 
     async def keys(self) -> list[str]:
         try:
-            return await self._inner.keys()
+            return await patiently(self._inner.keys, self._url)
         except NoKeysError:
             return []
 
     async def watch(self) -> AsyncIterator[tuple[str, str | None] | None]:
-        watcher = await self._inner.watchall()
+        watcher = await patiently(self._inner.watchall, self._url)
         try:
             while True:
                 try:

@@ -3,6 +3,9 @@
 A signed source is a TUF repository: `metadata/` and, for each version, the release as a target. A mirror or a folder
 holds both side by side; on GitHub and GitLab metadata are the assets of the release tagged `metadata`, targets those of
 the version's own release. Unsigned sources are the archives that GitHub and GitLab make of a tag.
+
+What is private comes through the providers' APIs, which are what takes a token:
+https://docs.github.com/en/rest/releases/assets and https://docs.gitlab.com/api/releases/.
 """
 
 from __future__ import annotations
@@ -42,9 +45,7 @@ def unsigned_archive(updater: UpdaterConfig, version: Version, name: str) -> Req
     tag, repository = version.as_tag(), updater.repository
     match updater.provider:
         case "github":
-            accept = (("Accept", "application/vnd.github+json"), ("X-GitHub-Api-Version", "2022-11-28"))
-            url = f"{_web(updater.provider_host, 'api.')}/repos/{repository}/tarball/{tag}"
-            return Request(url, accept + headers_of(updater))
+            return _github_api(updater, f"tarball/{tag}")
         case "gitlab":
             file = f"{repository.rpartition('/')[2]}-{tag}.tar.gz"
             return Request(f"{_web(updater.provider_host)}/{repository}/-/archive/{tag}/{file}", headers_of(updater))
@@ -52,26 +53,43 @@ def unsigned_archive(updater: UpdaterConfig, version: Version, name: str) -> Req
             return Request(f"{_base(updater)}/targets/{target_name(name, version)}", headers_of(updater))
 
 
+def github_release(updater: UpdaterConfig, tag: str) -> Request:
+    """Return the address of GitHub's description of a release, which lists its assets."""
+    return _github_api(updater, f"releases/tags/{tag}")
+
+
+def github_asset(updater: UpdaterConfig, number: int) -> Request:
+    """Return the address of an asset's content."""
+    return _github_api(updater, f"releases/assets/{number}", accept="application/octet-stream")
+
+
 def metadata_base(updater: UpdaterConfig) -> str:
     """Return the address under which the TUF metadata lie, with a slash at the end."""
-    match updater.provider:
-        case "github":
-            return f"{_web(updater.provider_host)}/{updater.repository}/releases/download/metadata/"
-        case "gitlab":
-            return f"{_web(updater.provider_host)}/{updater.repository}/-/releases/metadata/downloads/"
-        case _:
-            return f"{_base(updater)}/metadata/"
+    return _release(updater, "metadata") or f"{_base(updater)}/metadata/"
 
 
 def target_base(updater: UpdaterConfig, version: Version) -> str:
     """Return the address under which a version's release lies, with a slash at the end."""
+    return _release(updater, version.as_tag()) or f"{_base(updater)}/targets/"
+
+
+def _release(updater: UpdaterConfig, tag: str) -> str | None:
+    web, repository = _web(updater.provider_host), updater.repository
     match updater.provider:
         case "github":
-            return f"{_web(updater.provider_host)}/{updater.repository}/releases/download/{version.as_tag()}/"
+            return f"{web}/{repository}/releases/download/{tag}/"
+        case "gitlab" if updater.access_token is not None:
+            return f"{web}/api/v4/projects/{quote(repository, safe='')}/releases/{tag}/downloads/"
         case "gitlab":
-            return f"{_web(updater.provider_host)}/{updater.repository}/-/releases/{version.as_tag()}/downloads/"
+            return f"{web}/{repository}/-/releases/{tag}/downloads/"
         case _:
-            return f"{_base(updater)}/targets/"
+            return None
+
+
+def _github_api(updater: UpdaterConfig, path: str, accept: str = "application/vnd.github+json") -> Request:
+    headers = (("Accept", accept), ("X-GitHub-Api-Version", "2022-11-28"))
+    url = f"{_web(updater.provider_host, 'api.')}/repos/{updater.repository}/{path}"
+    return Request(url, headers + headers_of(updater))
 
 
 def _web(host: str, prefix: str = "") -> str:

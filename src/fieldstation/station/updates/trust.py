@@ -40,17 +40,18 @@ def fetch_release(place: Place, updater: UpdaterConfig, version: Version, folder
 
 
 def _signed(place: Place, updater: UpdaterConfig, version: Version, folder: Path, root: Path) -> Path:
+    from fieldstation.station.updates.assets import Assets
     from fieldstation.station.updates.fetch import DEADLINE_S, MAX_BYTES, stream
 
     ngclient = require("tuf.ngclient", extra="station", feature="Checking signed releases")
     exceptions = require("tuf.api.exceptions", extra="station", feature="Checking signed releases")
-    headers = sources.headers_of(updater)
+    assets = Assets(updater)
 
     class Fetcher(ngclient.FetcherInterface):  # type: ignore[misc,name-defined]  # its base is imported late, it is heavy
         def _fetch(self, url: str) -> Iterator[bytes]:
-            chunks = stream(sources.Request(url, headers), max_bytes=MAX_BYTES, deadline_s=DEADLINE_S)
-            opened.append(chunks)
             try:
+                chunks = stream(assets.request_for(url), max_bytes=MAX_BYTES, deadline_s=DEADLINE_S)
+                opened.append(chunks)
                 first = next(chunks, b"")
             except UpdateError as error:
                 # How TUF learns that there is no newer root: any failure to get one counts.

@@ -1,12 +1,10 @@
 """Who leads, when there are two controls; and the ticket a lease was taken with."""
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0003" if list(Path(__file__).parent.glob("0003_*.py")) else "0002"
+down_revision = "0003"
 
 
 def upgrade() -> None:
