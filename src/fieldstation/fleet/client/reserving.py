@@ -53,6 +53,8 @@ def parse_row(row: Mapping[str, Any], kind: str, now: datetime) -> Held:
     if until is not None and until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
     ends_in_s = 3600.0 if until is None else (until - now).total_seconds()
+    if isinstance(row.get("for_s"), int | float):
+        ends_in_s = float(row["for_s"])
     token = str(row.get("lease") or address.token)
     lease = Row(str(row["serial"]), address.url, token, int(row.get("fence", 0)), until or now)
     return Held(lease, address.url, ends_in_s, kind)

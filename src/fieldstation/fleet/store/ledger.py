@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fieldstation.fleet.errors import DeviceBusyError
 from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, OutOfService, Worker, WorkerState
@@ -33,6 +33,7 @@ class Contents:
     devices: list[Device]
     leases: list[Lease]
     out_of_service: dict[str, OutOfService]
+    now: datetime | None = None  # by PostgreSQL's clock, which two controls share
 
 
 def read(connection: Connection) -> Contents:
@@ -46,6 +47,7 @@ def read(connection: Connection) -> Contents:
         [_device(row) for row in connection.execute(select(tables.device))],
         [_lease(row, fences.get(row.id, {})) for row in open_leases],
         care.read_out_of_service(connection),
+        now(connection) if connection.dialect.name == "postgresql" else None,
     )
 
 
@@ -139,6 +141,18 @@ def take(connection: Connection, leases: Iterable[Lease]) -> None:
 def extend(connection: Connection, leases: Collection[str], until: datetime) -> None:
     """Move the end of leases."""
     connection.execute(update(tables.lease).where(tables.lease.c.id.in_(leases)).values(until=until))
+
+
+def retime(connection: Connection, ends: Mapping[str, datetime]) -> None:
+    """Write when each of these leases ends by a clock that was set."""
+    for lease, until in ends.items():
+        connection.execute(update(tables.lease).where(tables.lease.c.id == lease).values(until=until))
+
+
+def now(connection: Connection) -> datetime:
+    """Return PostgreSQL's time, UTC."""
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)
 
 
 def note_socket(connection: Connection, lease: str) -> None:
