@@ -223,7 +223,7 @@ def build(control: Control, **options: Any) -> FastAPI:
 
 
 def _route(app: FastAPI, method: str, path: str, handler: Handler, model: type[BaseModel] | None, answer: Any) -> None:
-    documented = method == "GET"
+    documented = method == "GET" and not path.startswith("/api/")
 
     async def endpoint(request: Request) -> Response:
         try:
