@@ -27,7 +27,7 @@ from rows import Row, main
 
 from fieldstation.stream.model import PRODUCTS, Frame
 from fieldstation.stream.pff import format_frame
-from fieldstation.stream.sim.hashpipe import Sky
+from fieldstation.stream.sim.cameras import Sky
 from fieldstation.stream.wire.codec import Encoder
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 from fieldstation.stream.writer import PffWriter, run_folder

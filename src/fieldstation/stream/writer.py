@@ -46,6 +46,7 @@ class PffWriter:
         self._seqno = {product.type: 0 for product in products.values()}
         self._files: dict[str, BinaryIO] = {}
         self._sizes: dict[str, int] = {}
+        self.opened: list[Path] = []  # in order, those that a roll-over left behind included
         folder.mkdir(parents=True, exist_ok=True)
         start = clock()
         for product in products.values():
@@ -56,6 +57,7 @@ class PffWriter:
         # Unbuffered: whoever tails the file sees a frame as soon as it is written, whole.
         self._files[product.name] = path.open("ab", buffering=0)
         self._sizes[product.name] = path.stat().st_size
+        self.opened.append(path)
 
     def write(self, product: Product, header: Mapping[str, Any], pixels: bytes) -> None:
         """Append one frame."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,3 +169,42 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(tmp_path / "data")
     yield made
     made.line.close()
+
+
+class FileServer(http.server.ThreadingHTTPServer):
+    """Serves a folder; the file whose name is in `endless` never ends, whatever the metadata say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.endless = ""
+        super().__init__(("127.0.0.1", 0), functools.partial(FileHandler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+
+class FileHandler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.server.endless and self.path.endswith(self.server.endless):
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b"x" * 65536)
+            except OSError:
+                return
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def file_server() -> Iterator[Callable[[Path], FileServer]]:
+    made: list[FileServer] = []
+
+    def make(folder: Path) -> FileServer:
+        made.append(FileServer(folder))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.shutdown()
+        server.server_close()

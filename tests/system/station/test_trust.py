@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,29 +20,10 @@ from fieldstation.station.version import Version
 pytestmark = pytest.mark.timeout(60)
 
 
-class Endless(http.server.SimpleHTTPRequestHandler):
-    """Serves files; `endless.tar.gz` never ends, whatever the metadata say."""
-
-    endless = ""
-
-    def do_GET(self) -> None:
-        if self.endless and self.path.endswith(self.endless):
-            self.send_response(200)
-            self.end_headers()
-            try:
-                while True:
-                    self.wfile.write(b"x" * 65536)
-            except OSError:
-                return
-        super().do_GET()
-
-    def log_message(self, *_: object) -> None: ...
-
-
 class Mirror:
     """A release repository behind a web server, and a station's updater that trusts its root."""
 
-    def __init__(self, folder: Path, home: Path, config: dict) -> None:
+    def __init__(self, folder: Path, home: Path, config: dict, server: Any) -> None:
         self.folder = folder / "mirror" / "lab" / "ivy"
         self.projects = folder / "projects"
         self.repository = Repository(self.folder, folder / "keys", "only a test")
@@ -54,16 +33,10 @@ class Mirror:
         trust.mkdir(parents=True)
         shutil.copy(self.folder / "metadata" / "1.root.json", trust / "root.json")
 
-        class Handler(Endless):
-            def __init__(self, *args: object, **kwargs: object) -> None:
-                super().__init__(*args, directory=str(folder / "mirror"), **kwargs)
-
-        self.handler = Handler
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.server = server
         config["updater"] = {
             "repository": "lab/ivy", "provider": "http", "source_conflict_strategy": "overwrite",
-            "provider_host": f"http://127.0.0.1:{self.server.server_port}",
+            "provider_host": server.url,
         }  # fmt: skip
         self.updater = Updater(Config.load_from_string(json.dumps(config)))
 
@@ -87,15 +60,12 @@ class Mirror:
 
 
 @pytest.fixture
-def mirror(tmp_path, config_for, monkeypatch) -> Iterator[Mirror]:
+def mirror(tmp_path, config_for, monkeypatch, file_server) -> Mirror:
     home = tmp_path / "ivy" / "1.2.3"
     (home / "config").mkdir(parents=True)
     (home / "pyproject.toml").write_text('[project]\nname = "ivy"\nversion = "1.2.3"\n')
     monkeypatch.setenv("FIELDSTATION_STATION_DIR", str(home))
-    made = Mirror(tmp_path, home, config_for(None))
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    return Mirror(tmp_path, home, config_for(None), file_server(tmp_path / "mirror"))
 
 
 def test_a_signed_release_is_taken_and_the_machines_own_settings_with_it(mirror):
@@ -159,13 +129,13 @@ def test_a_release_that_nobody_published_is_refused(mirror):
 
 def test_an_endless_download_is_cut_at_the_length_that_was_signed(mirror):
     mirror.release("1.3.0")
-    mirror.handler.endless = "ivy-1.3.0.tar.gz"
+    mirror.server.endless = "ivy-1.3.0.tar.gz"
     mirror.refused("1.3.0", "refused|bytes")
 
 
 def test_endless_metadata_are_cut(mirror):
     mirror.release("1.3.0")
-    mirror.handler.endless = "timestamp.json"
+    mirror.server.endless = "timestamp.json"
     mirror.refused("1.3.0", "refused|bytes")
 
 
@@ -197,14 +167,14 @@ def test_an_unsigned_endless_download_ends_at_the_limit(mirror, monkeypatch):
     monkeypatch.setenv("FIELDSTATION_STATION_UNSIGNED_UPDATES", "allow")
     monkeypatch.setattr(fetch, "MAX_BYTES", 1_000_000)
     monkeypatch.setattr(fetch.download, "__kwdefaults__", {"max_bytes": 1_000_000, "deadline_s": 30.0})
-    mirror.handler.endless = "ivy-1.3.0.tar.gz"
+    mirror.server.endless = "ivy-1.3.0.tar.gz"
     mirror.refused("1.3.0", "more than 1000000 bytes")
 
 
 def test_a_source_that_is_not_there_is_named_and_its_token_is_not(mirror):
     with pytest.raises(FieldstationError) as caught:
         fetch.download(
-            fetch.Request(f"http://127.0.0.1:{mirror.server.server_port}/none?private_token=s3cret"),
+            fetch.Request(f"{mirror.server.url}/none?private_token=s3cret"),
             mirror.home / "x",
         )
     assert "404" in str(caught.value)

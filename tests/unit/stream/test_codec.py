@@ -1,6 +1,6 @@
 import pytest
 from google.protobuf import struct_pb2
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fieldstation.stream.errors import FrameFormatError
@@ -17,6 +17,8 @@ from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 from fieldstation.testing.frames import frame
 
 encoder = Encoder("host")
+# No judgement on speed: a machine may be slow, and how slow is none of these tests' affair.
+bounded = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 headers = st.dictionaries(
     st.text(),
     st.recursive(
@@ -51,6 +53,7 @@ def test_an_encoded_frame_is_what_protobuf_itself_would_make(product):
     assert len(data) == len(message.SerializeToString())
 
 
+@bounded
 @given(st.lists(st.integers(0, 65535), max_size=50))
 def test_any_pixels_become_the_packed_numbers_of_protobuf(values):
     data = b"".join(value.to_bytes(2, "little") for value in values)
@@ -59,6 +62,7 @@ def test_any_pixels_become_the_packed_numbers_of_protobuf(values):
     assert len(packed) - len(encode_pixels(data, 2)) <= 3
 
 
+@bounded
 @given(
     st.dictionaries(
         st.text(), st.one_of(st.integers(-(2**53), 2**53), st.dictionaries(st.text(), st.floats(allow_nan=False)))
@@ -69,6 +73,7 @@ def test_any_header_of_numbers_becomes_its_struct(header):
     assert struct_to_dict(message) == header
 
 
+@bounded
 @given(headers)
 def test_any_other_header_becomes_its_struct(header):
     assert struct_to_dict(struct_pb2.Struct.FromString(encode_header(header))) == header

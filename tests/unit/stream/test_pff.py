@@ -2,7 +2,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fieldstation.stream.errors import PffNameError
@@ -20,6 +20,8 @@ from fieldstation.stream.pff import (
 )
 from fieldstation.testing.frames import header, pixels, raw
 
+# No judgement on speed: a machine may be slow, and how slow is none of these tests' affair.
+bounded = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IMAGE = 8  # bytes; small images make many cut points cheap
 
 values = st.recursive(
@@ -48,6 +50,7 @@ def plain(head, image):
     return json.dumps(head).encode() + b"\n\n*" + image
 
 
+@bounded
 @given(st.lists(st.tuples(headers, images), max_size=6))
 def test_any_header_and_any_pixels_come_back(frames):
     # Pixels may hold anything, also what looks like the start of a frame.
@@ -55,6 +58,7 @@ def test_any_header_and_any_pixels_come_back(frames):
     assert walk(data)[0] == frames
 
 
+@bounded
 @given(st.lists(st.tuples(headers, images), min_size=1, max_size=4), st.data())
 def test_a_file_cut_anywhere_gives_its_complete_frames_and_waits_for_the_rest(frames, data):
     pieces = [plain(*frame) for frame in frames]
@@ -74,8 +78,8 @@ def test_a_file_cut_anywhere_gives_its_complete_frames_and_waits_for_the_rest(fr
 garbage = st.binary(min_size=1, max_size=200).filter(lambda b: b"{" not in b)
 
 
+@bounded
 @given(st.lists(st.tuples(st.sampled_from(["ph256", "img8"]), st.integers(0, 99), garbage | st.just(b"")), max_size=5))
-@settings(max_examples=50, deadline=None)
 def test_garbage_between_frames_loses_no_frame(parts):
     for product in ("ph256", "img8"):
         mine = [(number, junk) for kind, number, junk in parts if kind == product]
@@ -85,6 +89,7 @@ def test_garbage_between_frames_loses_no_frame(parts):
         assert damaged == sum(len(junk) for _, junk in mine)
 
 
+@bounded
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_read_without_an_error_and_with_progress(data):
     walk(data, 16)

@@ -11,6 +11,7 @@ import click
 
 from fieldstation.cli.fleet import options
 from fieldstation.cli.fleet.holding import chosen, tell_place
+from fieldstation.core.plugins import require
 
 if TYPE_CHECKING:
     from fieldstation.fleet.client.evaluation import Result
@@ -46,9 +47,11 @@ def evaluate(
 ) -> None:
     """Evaluate every one of FILES (bitstreams, or .asc circuits) on every device used.
 
-    Devices are reserved for the time of the command. Exit code 1 when an evaluation failed.
+    Devices are reserved for the time of the command, and not at all when a file is missing or has the wrong size.
+    Exit code 1 when an evaluation failed.
     """
     path, asked = chosen(amount, serials)
+    refuse_bad(files)
 
     async def work() -> list[Result]:
         from fieldstation.fleet.client.session import FleetClient
@@ -64,6 +67,21 @@ def evaluate(
     show(results, kind, as_json)
     if any(result.failed for result in results):
         sys.exit(1)
+
+
+def refuse_bad(files: Sequence[Path]) -> None:
+    """Name every file that cannot be a bitstream, before anything is reserved."""
+    require("aiohttp", extra="fleet", feature="fieldstation fleet")
+    from fieldstation.fleet.client.packing import BitstreamError, check
+
+    problems = []
+    for file in files:
+        try:
+            check(file)
+        except BitstreamError as error:
+            problems.append(str(error))
+    if problems:
+        raise click.ClickException("\n".join([*problems, "Nothing was reserved."]))
 
 
 async def with_progress(

@@ -46,9 +46,24 @@ async def pack_asc(path: Path) -> bytes:
                 process.kill()
             raise
         if process.returncode != 0 or not packed.exists():
-            problem = complaint.decode(errors="replace").strip().rpartition("\n")[2] or "icepack refused it"
-            raise BitstreamError(path=path, problem=problem)
+            said = complaint.decode(errors="replace").strip().rpartition("\n")[2].rstrip(". ")
+            raise BitstreamError(path=path, problem=said or "icepack refused it")
         return packed.read_bytes()
+
+
+def check(path: str | Path, size: int = BITSTREAM_BYTES) -> None:
+    """Raise BitstreamError for a file that cannot be a bitstream of `size` bytes, without reading it."""
+    file = Path(path)
+    try:
+        found = file.stat()
+        file.open("rb").close()
+    except OSError as error:
+        raise BitstreamError(path=path, problem=error.strerror or error) from error
+    if file.suffix == ".asc":
+        if shutil.which("icepack") is None:
+            raise NoIcepackError(path=path)
+    elif found.st_size != size:
+        raise _wrong_size(path, found.st_size, size)
 
 
 class Bitstreams:

@@ -225,7 +225,7 @@ def _route(
     model: type[BaseModel] | None,
     answer: Any,
 ) -> None:
-    documented = method == "GET"
+    documented = method == "GET" and not path.startswith("/api/")
 
     async def endpoint(request: Request) -> Response:
         try:

@@ -37,7 +37,9 @@ def pack(project: Path, targets: Path, wheels: Path | None = None) -> Path:
     files = [(path, path.relative_to(project)) for path in sorted(project.rglob("*")) if path.is_file()]
     files = [(path, relative) for path, relative in files if _belongs(relative)]
     if wheels is not None:
-        files += [(path, Path("wheels") / path.name) for path in sorted(wheels.glob("*.whl"))]
+        # `COMPLETE` tells the station to look nowhere else.
+        brought = [*sorted(wheels.glob("*.whl")), *wheels.glob("COMPLETE")]
+        files += [(path, Path("wheels") / path.name) for path in brought]
     with (
         archive.open("wb") as raw,
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,

@@ -1,92 +1,85 @@
-"""The source behind simulate_daq: a simulated Hashpipe and the file source that follows it, in one process."""
+"""The source behind simulate_daq: simulated frames, and whatever of the server receives them, in one process."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
-import tempfile
 import time
-from pathlib import Path
 
 from fieldstation.stream.config import ServerConfig
 from fieldstation.stream.model import HpIo
-from fieldstation.stream.sim.hashpipe import SimulatedHashpipe, simulated_hashpipe
+from fieldstation.stream.sim.feeds import FileFeed, SocketFeed, feed_of
 from fieldstation.stream.source import History, Publish, Source
+from fieldstation.stream.sources.ingest import IngestSource
 from fieldstation.stream.sources.pff import PffSource
 
 
 class SimulatedSource:
-    """A simulated Hashpipe and the file source that follows it, in one process."""
+    """Frames by the way that `simulation_mode` names: files (with or without status FIFO), sockets, or uploads."""
 
     def __init__(self, request: HpIo, config: ServerConfig) -> None:
-        self._config = config.simulate_daq_cfg
+        self._config = config
         self._request = request
-        self._temporary: str | None = None
-        self._hashpipe: SimulatedHashpipe | None = None
-        self._files: PffSource | None = None
+        self._feed = feed_of(config, request.modules)
+        self._receiver: Source | None = None  # None for uploads: they come in by the server's front door
 
     async def start(self, publish: Publish) -> None:
-        """Begin a run in the configured or a temporary directory, and follow it."""
-        files = self._config.filesystem_cfg
-        if files.sim_data_dir:
-            root = Path(files.sim_data_dir)
-        else:
-            self._temporary = tempfile.mkdtemp(prefix="fieldstation-simulation-")
-            root = Path(self._temporary)
-        self._hashpipe = simulated_hashpipe(root, self._config)
-        await asyncio.to_thread(self._begin, self._hashpipe)
-        request = HpIo(str(root), self._request.update_interval_s, modules=self._request.modules)
-        self._files = PffSource(request)
-        await self._files.start(publish)
+        """Begin a simulated run, and follow it."""
+        await self._feed.prepare()
+        self._receiver = self._receiver_of_feed()
+        if self._receiver is not None:
+            await self._receiver.start(publish)
 
-    @staticmethod
-    def _begin(hashpipe: SimulatedHashpipe) -> None:
-        hashpipe.open()
-        hashpipe.step()
+    def _receiver_of_feed(self) -> Source | None:
+        simulation = self._config.simulate_daq_cfg
+        if isinstance(self._feed, FileFeed):
+            request = HpIo(str(self._feed.root), self._request.update_interval_s, modules=self._request.modules)
+            pipe = simulation.simulation_mode == "filesystem_pipe"
+            return PffSource(request, status_pipe=self._config.read_status_pipe_name if pipe else None)
+        if isinstance(self._feed, SocketFeed):
+            products = list(dict.fromkeys((simulation.movie_type, simulation.ph_type)))
+            ingest = self._config.acquisition_methods.uds.model_copy(update={"data_products": products})
+            return IngestSource(self._request, ingest)
+        return None
 
     async def run(self) -> None:
-        """Write frames at the configured pace."""
-        assert self._files is not None
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._files.run())
-            group.create_task(self._write())
+        """Deliver frames at the configured pace."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._receiver is not None:
+                    group.create_task(self._receiver.run())
+                group.create_task(self._deliver())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
 
-    async def _write(self) -> None:
-        assert self._hashpipe is not None
-        pause_s = self._config.update_interval_seconds
+    async def _deliver(self) -> None:
+        simulation = self._config.simulate_daq_cfg
+        limit = int(simulation.strategies.get(simulation.simulation_mode, {}).get("frame_limit", -1))
         due = time.monotonic()
         steps = 0
-        while True:
-            due = max(due + pause_s, time.monotonic() - 1)
+        while limit < 0 or steps < limit:
+            due = max(due + simulation.update_interval_seconds, time.monotonic() - 1)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            self._hashpipe.step()
+            await self._feed.step()
             steps += 1
-            if steps % 1000 == 0:
-                self._hashpipe.prune()
 
     async def stop(self) -> None:
-        """Stop following, end the run, remove a temporary directory."""
-        if self._files is not None:
-            await self._files.stop()
-        if self._hashpipe is not None:
-            self._hashpipe.close()
-        if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+        """Stop following, end the run, delete what it wrote."""
+        if self._receiver is not None:
+            await self._receiver.stop()
+        await self._feed.close()
 
     def demand(self, readers: int, every: bool) -> None:
         """Pass it on."""
-        if self._files is not None:
-            self._files.demand(readers, every)
+        if self._receiver is not None:
+            self._receiver.demand(readers, every)
 
     def history(self) -> History | None:
-        """The simulated run's files."""
-        return self._files.history() if self._files is not None else None
+        """The simulated run's files, if there are any."""
+        return self._receiver.history() if self._receiver is not None else None
 
     def health(self) -> dict[str, object]:
-        """As the file source is."""
-        health = self._files.health() if self._files is not None else {"ok": False}
+        """As the receiving source is."""
+        health = self._receiver.health() if self._receiver is not None else {"ok": True}
         return {**health, "simulated": True}
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -142,8 +144,14 @@ class IngestSource:
 
 
 def free_socket(path: Path) -> None:
-    """Remove a stale socket; SocketTakenError when the path is something else."""
-    if path.is_socket():
-        path.unlink()
-    elif path.exists():
-        raise SocketTakenError(address=path, problem="a file that is no socket has this name")
+    """Remove a stale socket; SocketTakenError when somebody listens there, or the path is something else."""
+    if not path.is_socket():
+        if path.exists():
+            raise SocketTakenError(address=path, problem="a file that is no socket has this name")
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(str(path))  # EAGAIN: somebody listens who has a caller already
+    if refused not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise SocketTakenError(address=path, problem="another server listens there")
+    path.unlink(missing_ok=True)

@@ -78,11 +78,25 @@ def test_evaluate_reserves_evaluates_prints_and_ends(run: Run, files: list[Path]
 
 
 def test_a_failed_evaluation_is_told_with_its_reason_and_exit_code(run: Run, files: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "short.bin").write_bytes(b"x")
-    result = run("evaluate", files[0], tmp_path / "short.bin", tmp_path / "absent.bin")
+    (tmp_path / "no-circuit.asc").write_text("this is no circuit\n")
+    result = run("evaluate", "--wait", "20", files[0], tmp_path / "no-circuit.asc")
     assert result.exit_code == 1
-    assert "it has 1 bytes, and the device reads exactly 104090" in result.stdout
-    assert "No such file" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "no-circuit.asc" in line]
+    assert "failed: The file" in line
+    assert ".." not in line
+
+
+def test_files_that_cannot_be_bitstreams_are_all_named_before_anything_is_reserved(
+    run: Run, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "short.bin").write_bytes(b"x")
+    assert run("reserve", "4", "--name", "ann").exit_code == 0  # a reservation would fail
+    result = run("evaluate", files[0], tmp_path / "short.bin", tmp_path / "absent.bin", tmp_path)
+    assert result.exit_code == 1
+    assert "short.bin cannot be evaluated: it has 1 bytes, and the device reads exactly 104090.\n" in result.output
+    assert "absent.bin cannot be evaluated: No such file or directory.\n" in result.output
+    assert "Is a directory" in result.output
+    assert "Nothing was reserved." in result.output
 
 
 def test_who_waits_is_told_why(run: Run, files: list[Path]) -> None:

@@ -48,7 +48,7 @@ class FakeWorker:
         self.reflash = True
         self.background: set[asyncio.Task[None]] = set()
         self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
-        for event in ("assign", "extend", "release", "reboot", "delete", "drain"):
+        for event in ("assign", "extend", "release", "reboot", "delete", "drain", "service"):
             self.sio.on(event, self._handler(event), namespace="/worker")
 
     def device(self, serial: str, state: str = "available", **more: Any) -> dict[str, Any]:

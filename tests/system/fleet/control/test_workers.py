@@ -24,7 +24,7 @@ async def is_state(api, state: str) -> bool:
 
 
 async def test_hello_is_answered_with_all_leases_and_the_beat(api, worker):
-    assert worker.hello_answer == {"ok": True, "leases": [], "beat_s": 5}
+    assert worker.hello_answer == {"ok": True, "leases": [], "beat_s": 5, "out_of_service": {}}
     rows = await api.reserve(2, name="bob")
     [lease] = (await worker.hello())["leases"]
     assert lease["client"] == "bob"
@@ -278,8 +278,8 @@ async def test_logs_of_workers_and_programs_are_written_one_line_each(api, worke
     await worker.say("log", {"logs": [[20, "scanning", about], [20], "x", [40, "a\nforged line"], [20, "y", "z"]]})
     assert await api.get("/log", name="host_worker", logs=[[30, "hot %s"], ["x", "y"], [10, "quiet"]]) == (200, "")
     assert [record.getMessage() for record in caplog.records if record.name == "fieldstation.fleet.remote"] == [
-        "[bench@bench] scanning",
-        "[bench@bench] a\\nforged line",
+        "[bench@127.0.0.1] scanning",
+        "[bench@127.0.0.1] a\\nforged line",
         "[host_worker@127.0.0.1] hot %s",
     ]
     [first] = [record for record in caplog.records if "scanning" in record.getMessage()]
