@@ -27,14 +27,19 @@ BLOWS = {
     "slow line": (4, LONG_S),
     "spread line": (4, LONG_S),
 }
-TARGETS = {
-    "worker": ("a", "b"),
-    "control": ("control",),
-    "client": ("0", "1", "2"),
-    "database": ("database",),
-    # From each worker to control, from clients to control, from clients to each worker.
-    "line": ("a>control", "b>control", "clients>control", "clients>a", "clients>b"),
-}
+WORKERS = ("a", "b")
+PROGRAMS = ("0", "1", "2")
+
+
+def controls(shared: bool) -> tuple[str, ...]:
+    """A database on a server of its own is shared by two controls."""
+    return ("first", "second") if shared else ("first",)
+
+
+def lines(shared: bool) -> list[str]:
+    """From each worker to each control, from programs to each control, from programs to each worker."""
+    to_control = [f"{who}>{control}" for who in (*WORKERS, "clients") for control in controls(shared)]
+    return [*to_control, *(f"clients>{worker}" for worker in WORKERS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,23 @@ class Blow:
         return f"{self.at_s:6.2f} s  {self.what} {self.target}" + (f" for {self.for_s:.2f} s" if self.for_s else "")
 
 
-def history(seed: int, duration_s: float, *, database: bool = True) -> list[Blow]:
+def history(seed: int, duration_s: float, *, shared: bool = True) -> list[Blow]:
     """Return the blows of `duration_s`; the same for the same arguments, on every machine."""
     chance = random.Random(seed)
-    names = [name for name in BLOWS if database or not name.endswith("database")]
+    names = [name for name in BLOWS if shared or not name.endswith("database")]
+    targets = {
+        "worker": WORKERS,
+        "control": controls(shared),
+        "client": PROGRAMS,
+        "database": ("database",),
+        "line": lines(shared),
+    }
     weights = [BLOWS[name][0] for name in names]
     blows = []
     at_s = chance.uniform(*PAUSE_S)
     while at_s < duration_s:
         (what,) = chance.choices(names, weights)
-        target = chance.choice(TARGETS[what.rpartition(" ")[2]])
+        target = chance.choice(targets[what.rpartition(" ")[2]])
         for_s = round(chance.uniform(*BLOWS[what][1]), 2)
         blows.append(Blow(round(at_s, 2), what, target, for_s))
         at_s += chance.uniform(*PAUSE_S)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from fire_attacks import PROGRAMS, WORKERS, controls, lines
+
 from fieldstation.testing import Postgres, ServerProcess, free_port, wait_for
 from fieldstation.testing.line import Line
 
-WORKERS = ("a", "b")
-PROGRAMS = ("0", "1", "2")
 BOARDS = 2  # on each worker
 SETTINGS = {"grace_s": 3, "lease_s": 25, "ending_soon_s": 8, "return_s": 15}
 DEADLINE_S = 90  # for whatever must come right by itself once the fire has ended
@@ -60,14 +60,9 @@ class Ground:
         self.journals = folder / "programs"
         self.journals.mkdir()
         self.address = database.new_database() if database else f"sqlite:///{folder / 'fleet.db'}"
-        ports = {"control": free_port(), **{name: free_port() for name in WORKERS}}
-        self.ports = ports
-        self.lines = {
-            **{f"{name}>control": Line(ports["control"], seed=seed) for name in WORKERS},
-            "clients>control": Line(ports["control"], seed=seed),
-            **{f"clients>{name}": Line(ports[name], seed=seed) for name in WORKERS},
-        }
-        self.url = f"http://127.0.0.1:{ports['control']}"
+        self.controls = controls(database is not None)
+        self.ports = {name: free_port() for name in (*self.controls, *WORKERS)}
+        self.lines = {name: Line(self.ports[name.partition(">")[2]], seed=seed) for name in lines(database is not None)}
         self.servers: dict[str, ServerProcess] = {}
         self.ended: list[tuple[str, ServerProcess]] = []  # killed or gone by themselves, in order
         self.mishaps: list[str] = []
@@ -80,8 +75,9 @@ class Ground:
     def __enter__(self) -> Ground:
         with ExitStack() as stack:
             stack.callback(self._end)
-            self.start("control")
-            self.servers["control"].wait_ready(60)
+            for name in self.controls:  # one after the other: the first leads, and makes the tables
+                self.start(name)
+                self.servers[name].wait_ready(60)
             for name in WORKERS:
                 self.start(name)
             for name in WORKERS:
@@ -109,8 +105,8 @@ class Ground:
     # Servers and programs.
 
     def start(self, name: str) -> None:
-        if name == "control":
-            words = ["control", "--port", str(self.ports["control"]), "--database", self.address]
+        if name in self.controls:
+            words = ["control", "--port", str(self.ports[name]), "--database", self.address]
         else:
             serials = [f"{name}{n}".rjust(4, "0") for n in range(BOARDS)]
             boards = {"journal": str(self.board_journal(name)), "measure_s": 0.01, "serials": serials}
@@ -120,17 +116,22 @@ class Ground:
             words = ["worker", "--name", name, "--driver", "simulated", "--config", str(config)]
             words += ["--port", str(self.ports[name]), "--dir", str(self.folder / name)]
             words += ["--url", f"http://127.0.0.1:{self.lines[f'clients>{name}'].port}"]
-            words += ["--control", f"http://127.0.0.1:{self.lines[f'{name}>control'].port}"]
+            words += ["--control", self.way(name)]
         environment = {f"FIELDSTATION_FLEET_CONTROL_{key.upper()}": str(value) for key, value in SETTINGS.items()}
         self.servers[name] = ServerProcess(["fieldstation", "fleet", *words], env=environment, cwd=self.folder)
+
+    def way(self, who: str) -> str:
+        """The addresses of the controls as `who` has them: through its lines."""
+        return ",".join(f"http://127.0.0.1:{self.lines[f'{who}>{control}'].port}" for control in self.controls)
 
     def board_journal(self, worker: str) -> Path:
         return self.folder / f"boards-{worker}.jsonl"
 
     def start_program(self, name: str) -> None:
         number = next(self._incarnations)
-        url = f"http://127.0.0.1:{self.lines['clients>control'].port}"
-        self.programs[name] = Program(url, f"p{name}-{number}", self.journals, self.seed * 1000 + number)
+        self.programs[name] = Program(
+            self.way("clients"), f"p{name}-{number}", self.journals, self.seed * 1000 + number
+        )
 
     def tend(self) -> None:
         """Start what has ended by itself, as an init system would, and remember it."""
@@ -138,7 +139,7 @@ class Ground:
             if name not in self._down and (code := server.process.poll()) is not None:
                 server.wait()
                 database_was_down = "database" in self._down or "cannot be used" in server.output
-                if not (name == "control" and code == 1 and database_was_down):
+                if not (name in self.controls and code == 1 and database_was_down):
                     self.mishaps.append(f"{name} ended by itself with {code}:\n{server.output[-3000:]}")
                 self.ended.append((name, server))
                 self.start(name)
@@ -270,7 +271,14 @@ class Ground:
         return program.journal.read_text().splitlines()[-3:]
 
     def ask(self, path: str) -> Any:
-        with urlopen(self.url + path, timeout=10) as answer:
+        """Ask whichever control leads."""
+        for name in self.controls[:-1]:
+            with suppress(OSError):
+                return self._ask(name, path)
+        return self._ask(self.controls[-1], path)
+
+    def _ask(self, control: str, path: str) -> Any:
+        with urlopen(f"http://127.0.0.1:{self.ports[control]}{path}", timeout=10) as answer:
             return json.load(answer)
 
     def available(self) -> int:

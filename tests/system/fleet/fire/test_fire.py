@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fire_attacks import Blow, history, told
-from fire_ground import BOARDS, WORKERS, Ground
+from fire_attacks import WORKERS, Blow, history, told
+from fire_ground import BOARDS, Ground
 from fire_reckoning import Reckoning, lines
 
 from fieldstation.fleet.blocking.drivers import PulseCountClient
@@ -30,7 +30,7 @@ def burn(folder: Path, database: object, seed: int, blows: list[Blow]) -> Reckon
     with Ground(folder, database, seed) as ground:
         ground.strike(blows)
         ground.cease()
-        everything_can_be_reserved_at_once(ground.url)
+        everything_can_be_reserved_at_once(ground.way("clients"))
         return reckon(ground)
 
 
@@ -66,7 +66,7 @@ def fire(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> Callable[
     def burn_for(database: str, seconds: float) -> Reckoning:
         print(f"seed {seed}: pytest {request.node.nodeid.partition('[')[0]} --seed {seed}")
         server = request.getfixturevalue("postgres") if database == "postgresql" else None
-        blows = history(seed, seconds, database=server is not None)
+        blows = history(seed, seconds, shared=server is not None)
         found = burn(tmp_path, server, seed, blows)
         print(found.table())
         if found.wrong:

@@ -16,10 +16,11 @@ from sqlalchemy.pool import StaticPool
 from fieldstation.core.errors import StoreError
 from fieldstation.fleet.client.evaluation import Evaluation
 from fieldstation.fleet.driver import TTY, Driver, Hotplug, Node
+from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.holding import Held
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.reservable import reservable
-from fieldstation.fleet.store import tables
+from fieldstation.fleet.store import leader, tables
 
 KIND = "box measurement"
 MEASURE_S = 0.3
@@ -48,33 +49,64 @@ class Clock(asyncio.SelectorEventLoop):
 
 
 class Database:
-    """Control's store, in memory. `down` makes it fail as a database that is being restarted does."""
-
-    is_sqlite = True
+    """The rows, in memory. `down` makes it fail as a database that is being restarted does."""
 
     def __init__(self) -> None:
         self.down = False
-        self._engine = sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
-        tables.metadata.create_all(self._engine)
+        self.engine = sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
+        tables.metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            connection.execute(sqlalchemy.insert(tables.leader).values(epoch=0, holder="", beat=0))
+
+    def audit(self) -> list[Any]:
+        with self.engine.begin() as connection:
+            return list(connection.execute(sqlalchemy.select(tables.audit).order_by(tables.audit.c.id)).mappings())
+
+
+class BoxStore:
+    """A control's way to the database (`Store`)."""
+
+    is_sqlite = True
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.epoch: int | None = None
+        self.deposed: Callable[[], None] = lambda: None
 
     async def transact(self, work: Callable[[sqlalchemy.Connection], Any]) -> Any:
+        epoch = self.epoch
+
+        def guarded(connection: sqlalchemy.Connection) -> Any:
+            if epoch is not None:
+                leader.check(connection, epoch)
+            return work(connection)
+
+        try:
+            return await self.read(guarded)
+        except NotLeaderError:
+            self.deposed()
+            raise
+
+    async def read(self, work: Callable[[sqlalchemy.Connection], Any]) -> Any:
         await asyncio.sleep(0)
-        if self.down:
-            raise StoreError(path="the box", problem="it is down")
-        with self._engine.begin() as connection:
-            result = work(connection)
+        result = self.transact_now(work)
         await asyncio.sleep(0)
         return result
 
+    def transact_now(self, work: Callable[[sqlalchemy.Connection], Any]) -> Any:
+        if self.database.down:
+            raise StoreError(path="the box", problem="it is down")
+        with self.database.engine.begin() as connection:
+            return work(connection)
+
     def close(self) -> None:
-        """It outlives control."""
+        """The rows outlive control."""
 
-    def audit(self) -> list[Any]:
-        with self._engine.begin() as connection:
-            return list(connection.execute(sqlalchemy.select(tables.audit).order_by(tables.audit.c.id)).mappings())
 
-    def dispose(self) -> None:
-        self._engine.dispose()
+async def at_once(work: Callable[..., Any], *args: Any) -> Any:
+    """Stands for `asyncio.to_thread`."""
+    await asyncio.sleep(0)
+    return work(*args)
 
 
 class WorkerDisk:

@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import msgpack
-from box_parts import KIND, Ask, Boards, Clock, Database, WorkerDisk
+from box_parts import KIND, Ask, Boards, BoxStore, Clock, Database, WorkerDisk, at_once
 
 from fieldstation.core.errors import FieldstationError, StoreError
 from fieldstation.core.security import LOCAL
@@ -93,7 +93,8 @@ class Bench:
             answer = control.lines.hello(LOCAL, connection, message.to_model(), devices, message.leases)
             await asyncio.sleep(0)
             if self.connection == connection and self.worker is worker:
-                await worker.reunite(json.loads(json.dumps(answer["leases"])))
+                told = json.loads(json.dumps(answer))
+                await worker.reunite(told["leases"], told["out_of_service"])
         self.flush()
 
     def _report(self, report: tuple[str, dict[str, Any]]) -> None:
@@ -118,6 +119,8 @@ class Bench:
                     control.lines.gone(self.name, body["serial"])
                 elif event == "presence":
                     control.lines.presence(self.name, body["lease"], body["sockets"])
+                elif event == "step":
+                    control.lines.step(self.name, codec.read(codec.StepMessage, body).to_model(self.name))
                 elif event == "failed":
                     control.lines.failed(self.name, body["lease"], body["serial"], body["reason"])
 
@@ -330,7 +333,7 @@ class Box:
         self.granted: dict[tuple[str, int], str] = {}
         self._number = 0
         self._asking: set[asyncio.Task[None]] = set()
-        self._patches = [mock.patch("time.monotonic", self.loop.time)]
+        self._patches = [mock.patch("time.monotonic", self.loop.time), mock.patch("asyncio.to_thread", at_once)]
         self._patches += [
             mock.patch.object(module, "datetime", self.loop.wall()) for module in (control_module, leases, lines)
         ]
@@ -353,7 +356,7 @@ class Box:
             task.cancel()
         self.settle()
         self.loop.close()
-        self.database.dispose()
+        self.database.engine.dispose()
         for patch in self._patches:
             patch.stop()
         logging.disable(logging.NOTSET)
@@ -410,9 +413,10 @@ class Box:
 
         async def live() -> None:
             while True:
-                control = Control(config, self.database, self._call)  # type: ignore[arg-type]  # as a store does
+                control = Control(config, BoxStore(self.database), self._call)  # type: ignore[arg-type]  # as a store does
                 with suppress(StoreError):
-                    await control.start()
+                    await control.refresh_tokens()
+                    await control.start("box:1", port_is_ours=True)
                     break
                 await asyncio.sleep(0.5)  # whoever started it starts it again
             control.lines.probe = self._refuses
