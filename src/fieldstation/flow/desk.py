@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from fieldstation.core.errors import StoreError
 from fieldstation.core.events import Publisher
 from fieldstation.flow import approval as rules
 from fieldstation.flow import store
@@ -54,6 +55,8 @@ class Desk:
         while True:
             try:
                 await self.sweep()
+            except StoreError as error:  # the database may be away for a while
+                log.error("looking for expired approvals failed, trying again: %s", error)
             except Exception:
                 log.exception("looking for expired approvals failed; trying again")
             await asyncio.sleep(_SWEEP_S)

@@ -80,7 +80,12 @@ async def ask_for(
         left_s = max(0.0, end - clock())
         queue: dict[str, Any] = {"wait_s": min(left_s, HOLD_S), "ticket": ticket} if wait_s > 0 else {}
         status, answer = await control.ask(
-            "POST", path, {**arguments, **queue}, timeout_s=REQUEST_TIMEOUT_S + HOLD_S, repeatable=wait_s > 0
+            "POST",
+            path,
+            {**arguments, **queue},
+            timeout_s=REQUEST_TIMEOUT_S + HOLD_S,
+            patience_s=max(left_s, control.patience_s),  # who waits for devices waits for a control that restarts, too
+            repeatable=wait_s > 0,
         )
         if status != 202:
             if not isinstance(answer, list):

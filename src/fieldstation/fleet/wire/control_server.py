@@ -40,7 +40,7 @@ class ControlService:
         self.store = Store(config.database)
         self._sio = socketio.AsyncServer(
             async_mode="asgi",
-            ping_interval=25,
+            ping_interval=10,  # 25 as documented; sooner, a dead line is noticed sooner
             ping_timeout=60,  # as documented: slow Wi-Fi
             max_http_buffer_size=MAX_MESSAGE,
             cors_allowed_origins=None,  # this origin only; the guard has looked as well
