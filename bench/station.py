@@ -204,7 +204,7 @@ def our_drain(folder: Path, port: int, count: int) -> float:
     with station(folder, config(port)) as made:
         wait_for(lambda: made.process("backend").get("details", {}).get("delivered", 0) > count // 10, 60)
         first, started = made.process("backend")["details"]["delivered"], time.perf_counter()
-        wait_for(lambda: made.snapshot()["queues"]["backend"]["depth"] == 0, 120)
+        wait_for(lambda: made.snapshot()["queues"]["backend"]["depth"] == 0, 120, every_s=0.01)
         last, ended = made.process("backend")["details"]["delivered"], time.perf_counter()
     return (last - first) / (ended - started)
 
