@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import threading
 import time
 
 import pytest
@@ -126,7 +130,10 @@ def run(config, logger):
 def test_health_and_metrics_tell_what_is_wrong(make_station, config_for, line, counter):
     import urllib.request
 
-    station = make_station(config_for(line.port)).start()
+    station = make_station(config_for(line.port))
+    with systemd(station) as told:
+        station.start()
+        wait_for(lambda: "READY=1" in told and told.count("WATCHDOG=1") >= 3)
     wait_for(lambda: station.snapshot()["ok"])
     text = urllib.request.urlopen(station.server.url + "/metrics").read().decode()
     assert "fieldstation_station_up 1" in text
@@ -137,6 +144,28 @@ def test_health_and_metrics_tell_what_is_wrong(make_station, config_for, line, c
     assert station.command("status").returncode == 0
 
 
+@contextlib.contextmanager
+def systemd(station):
+    """The socket to which a station says that it is ready and alive; yields what it said."""
+    told = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        name = f"fieldstation-test-{os.getpid()}"  # in the abstract space: no path that could be too long
+        line.bind(f"\0{name}")
+        station.environment |= {"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "200000"}
+        line.settimeout(0.2)
+
+        def hear():
+            with contextlib.suppress(OSError):
+                while line.fileno() >= 0:
+                    with contextlib.suppress(TimeoutError):
+                        told.append(line.recv(100).decode())
+
+        hearing = threading.Thread(target=hear)
+        hearing.start()
+        yield told
+    hearing.join()
+
+
 def test_the_commands_of_a_life(make_station, config_for, line, counter):
     station = make_station(config_for(line.port), {"system_checks": "system_checks"}, x="")
     station.write_config(config_for(line.port) | {"system_checks": {"seconds_between_checks": 1}})
@@ -145,7 +174,9 @@ def test_the_commands_of_a_life(make_station, config_for, line, counter):
         wait_for(lambda: json.loads(station.command("status", "--json").stdout)["ok"])
         assert "already running" in station.command("start").stdout
         queue = json.loads(station.command("queue", "--json").stdout)
-        assert set(queue["backend"]) >= {"depth", "oldest_age_s", "stored_per_minute", "delivered"}
+        assert set(queue["backend"]) >= {
+            "depth", "oldest_age_s", "stored_per_minute", "delivered_per_minute", "delivered",
+        }  # fmt: skip
         assert '"password": "***"' in station.command("config", "show").stdout
         new = config_for(line.port) | {"system_checks": {"seconds_between_checks": 2}}
         new["general"]["config_revision"] = 2
