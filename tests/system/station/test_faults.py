@@ -122,7 +122,7 @@ def test_fault_08_after_a_cut_configs_are_still_heard(make_station, line, counte
     station = make_station(config_for(line.port)).start()
     wait_for(lambda: station.snapshot()["ok"])
     line.cut()
-    wait_for(lambda: station.process("backend")["details"]["connects"] == 2)
+    wait_for(lambda: station.process("backend")["details"]["connects"] >= 2)
     new = config_for(line.port)
     new["general"]["config_revision"] = 2
     counter.publish("v1/devices/me/attributes", {"configuration": new})
