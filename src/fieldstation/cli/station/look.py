@@ -74,7 +74,7 @@ def status(as_json: bool) -> None:
 def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
     from rich.table import Table
 
-    table = Table("queue", "waiting", "oldest", "set aside", "stored/min", "delivered", "server", box=None)
+    table = Table("queue", "waiting", "oldest", "set aside", "stored/min", "sent/min", "delivered", "server", box=None)
     for name, queue in queues.items():
         oldest = "-" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.0f} s"
         server = "reached" if queue["connected"] else queue["last_error"] or "not reached"
@@ -82,7 +82,7 @@ def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
             server = "-"
         table.add_row(
             name, str(queue["depth"]), oldest, str(queue["parked"]), str(queue.get("stored_per_minute", "-")),
-            str(queue["delivered"]), server,
+            str(queue.get("delivered_per_minute", "-")), str(queue["delivered"]), server,
         )  # fmt: skip
     console.print(table)
 
