@@ -238,7 +238,11 @@ class Control:
 
     def whose(self, token: str) -> Principal | None:
         """Return whose token this is, as of at most two seconds ago."""
-        return self._tokens.get(hash_token(token))
+        return self.whose_hash(hash_token(token))
+
+    def whose_hash(self, hashed: str) -> Principal | None:
+        """Return whose token has this hash: a session keeps that much of the token it was opened with."""
+        return self._tokens.get(hashed)
 
     def has_tokens(self) -> bool:
         """Tell whether any token exists."""
