@@ -48,7 +48,9 @@ class Lab:
         return self._ask(urllib.request.Request(self.url + path), token)
 
     def post(self, path, body, token=None):
-        return self._ask(urllib.request.Request(self.url + path, data=json.dumps(body).encode(), method="POST"), token)
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps(body).encode()
+        return self._ask(urllib.request.Request(self.url + path, data=body, headers=headers, method="POST"), token)
 
     def _ask(self, request, token):
         if token is not None:

@@ -95,10 +95,10 @@ def test_every_action_on_a_device_does_what_the_api_says(lab, page):
     note(page, "reboots")
     wait_for(lambda: lab.get("/api/fleet/events")[0]["action"] == "reboot", 60)
 
-    line.get_by_role("button", name="End").click()
+    line.get_by_role("button", name=f"End {serial}", exact=True).click()
     confirm(page, "Cancel")
     assert lab.device(serial)["client"] == "panel-test"
-    line.get_by_role("button", name="End").click()
+    line.get_by_role("button", name=f"End {serial}", exact=True).click()
     confirm(page, "End")
     note(page, "has ended")
     assert lab.device(serial)["client"] is None
