@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from fieldstation.core.config import load
@@ -17,6 +18,7 @@ from fieldstation.flow.desk import Desk
 from fieldstation.web.attempts import Attempts
 from fieldstation.web.config import PanelConfig
 from fieldstation.web.doorway import Doorway
+from fieldstation.web.live import Live
 from fieldstation.web.login import Login
 from fieldstation.web.sessions import Sessions
 from fieldstation.web.sources import Sources
@@ -42,6 +44,7 @@ def mount(server: ControlService, desk: Desk | None = None, config: PanelConfig 
     folder = str(files("fieldstation.web") / "static")
     server.app.mount("/ui/static", StaticFiles(directory=folder), name="panel files")
     sources = Sources(control, desk, config)
+    server.app.router.routes.append(WebSocketRoute("/ui/live/{name}", Live(sources.streams).serve))
 
     def build() -> FastAPI:
         from fieldstation.web import panel  # the library is imported when somebody looks

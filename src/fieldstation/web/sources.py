@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from fieldstation.core.errors import MissingExtraError
+from fieldstation.core.plugins import require
 from fieldstation.core.service import Service
 from fieldstation.fleet.control import Control
 from fieldstation.flow.desk import Desk
 from fieldstation.web.config import PanelConfig
 
+if TYPE_CHECKING:  # each needs an extra of its own, which a control may lack
+    from fieldstation.web.frames import FrameSource
+
 
 class Sources:
-    """Everything that pages show."""
+    """Everything that pages show. `missing` says in a sentence why a page that is configured has nothing."""
 
     def __init__(self, control: Control, desk: Desk | None, config: PanelConfig) -> None:
         self.control = control
         self.desk = desk
         self.config = config
+        self.missing: dict[str, str] = {}
+        self.streams: dict[str, FrameSource] = {}
+        try:
+            self._set_up_streams()
+        except MissingExtraError as error:
+            self.missing["streams"] = str(error)
 
     def services(self) -> list[Service]:
         """What must run for the sources that are configured."""
-        return []
+        return [*self.streams.values()]
+
+    def _set_up_streams(self) -> None:
+        if self.config.streams:
+            require("grpc", extra="stream", feature="The page of streams")
+            from fieldstation.web.frames import FrameSource
+
+            ca = self.config.stream_ca
+            self.streams = {name: FrameSource(name, target, ca=ca) for name, target in self.config.streams.items()}
