@@ -28,8 +28,6 @@ from fieldstation.web.histogram import Heights
 
 log = logging.getLogger(__name__)
 
-LEAST_INTERVAL_S = 0.1  # ten pictures a second are enough for eyes
-SPAN_S = 1.0  # how often counters and histograms are told
 _MAX_MESSAGE = 16 << 20
 _METHOD = "/daqdata.DaqData/StreamImages"
 
@@ -127,10 +125,10 @@ class FrameSource:
         self.lost = 0  # frames of which the server told that they did not reach us
         self.problem = ""
         self.heights: dict[int, Heights] = {}
-        self.rate = 0.0
         self._ca = ca
         self._viewers: set[Viewer] = set()
         self._looked_at = asyncio.Event()
+        self._unseen = asyncio.Event()
         self._arrivals: deque[float] = deque(maxlen=200)
 
     async def start(self) -> None:
@@ -166,12 +164,14 @@ class FrameSource:
         """Somebody looks."""
         self._viewers.add(viewer)
         self._looked_at.set()
+        self._unseen.clear()
 
     def remove(self, viewer: Viewer) -> None:
         """Somebody has gone; after the last one the line is closed."""
         self._viewers.discard(viewer)
         if not self._viewers:
             self._looked_at.clear()
+            self._unseen.set()
 
     def counters(self, viewer: Viewer) -> Mapping[str, Any]:
         """What a viewer is told once a second. Produced while it looked = sent + dropped + waiting."""
@@ -213,8 +213,7 @@ class FrameSource:
         return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self._ca.read_bytes()), options)
 
     async def _end_unseen(self, call: Any) -> None:
-        while self._viewers:
-            await asyncio.sleep(1.0)
+        await self._unseen.wait()
         call.cancel()
 
     def _take(self, response: pb.StreamImagesResponse) -> None:

@@ -19,9 +19,9 @@ from fieldstation.web.acting import Acting
 if TYPE_CHECKING:  # frames need the extra `stream`, which a control may lack
     from fieldstation.web.frames import FrameSource, Viewer
 
-LEAST_INTERVAL_S = 0.1
-TELL_S = 1.0
-POLICY, GONE = 1008, 1011
+LEAST_INTERVAL_S = 0.1  # ten pictures a second are enough for eyes
+TELL_S = 1.0  # how often counters and histograms are told
+POLICY = 1008
 
 
 class Live:

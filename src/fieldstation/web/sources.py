@@ -13,6 +13,7 @@ from fieldstation.web.config import PanelConfig
 
 if TYPE_CHECKING:  # each needs an extra of its own, which a control may lack
     from fieldstation.web.frames import FrameSource
+    from fieldstation.web.stations import Stations
 
 
 class Sources:
@@ -24,14 +25,16 @@ class Sources:
         self.config = config
         self.missing: dict[str, str] = {}
         self.streams: dict[str, FrameSource] = {}
-        try:
-            self._set_up_streams()
-        except MissingExtraError as error:
-            self.missing["streams"] = str(error)
+        self.stations: Stations | None = None
+        for name, set_up in (("streams", self._set_up_streams), ("stations", self._set_up_stations)):
+            try:
+                set_up()
+            except MissingExtraError as error:
+                self.missing[name] = str(error)
 
     def services(self) -> list[Service]:
         """What must run for the sources that are configured."""
-        return [*self.streams.values()]
+        return [*self.streams.values(), *([self.stations] if self.stations else [])]
 
     def _set_up_streams(self) -> None:
         if self.config.streams:
@@ -40,3 +43,10 @@ class Sources:
 
             ca = self.config.stream_ca
             self.streams = {name: FrameSource(name, target, ca=ca) for name, target in self.config.streams.items()}
+
+    def _set_up_stations(self) -> None:
+        if self.config.nats:
+            require("nats", extra="station", feature="The page of stations")
+            from fieldstation.web.stations import Stations
+
+            self.stations = Stations(self.config)
