@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from fieldstation.web.errors import SecondPanelError
-from fieldstation.web.pages import approvals, audit, devices, overview, stations, streams
+from fieldstation.web.pages import approvals, audit, devices, overview, pipelines, stations, streams
 from fieldstation.web.sources import Sources
 
 _built: list[Sources] = []
@@ -19,7 +19,7 @@ def build(sources: Sources) -> FastAPI:
     if _built:
         raise SecondPanelError()
     _built.append(sources)
-    for page in (overview, devices, stations, streams, approvals, audit):
+    for page in (overview, devices, stations, streams, pipelines, approvals, audit):
         page.register(sources)
     app = FastAPI(openapi_url=None)
     ui.run_with(

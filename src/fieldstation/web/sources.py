@@ -13,6 +13,7 @@ from fieldstation.web.config import PanelConfig
 
 if TYPE_CHECKING:  # each needs an extra of its own, which a control may lack
     from fieldstation.web.frames import FrameSource
+    from fieldstation.web.pipelines import PipelineWatch
     from fieldstation.web.stations import Stations
 
 
@@ -26,7 +27,12 @@ class Sources:
         self.missing: dict[str, str] = {}
         self.streams: dict[str, FrameSource] = {}
         self.stations: Stations | None = None
-        for name, set_up in (("streams", self._set_up_streams), ("stations", self._set_up_stations)):
+        self.pipelines: dict[str, PipelineWatch] = {}
+        for name, set_up in {
+            "streams": self._set_up_streams,
+            "stations": self._set_up_stations,
+            "pipelines": self._set_up_pipelines,
+        }.items():
             try:
                 set_up()
             except MissingExtraError as error:
@@ -34,7 +40,7 @@ class Sources:
 
     def services(self) -> list[Service]:
         """What must run for the sources that are configured."""
-        return [*self.streams.values(), *([self.stations] if self.stations else [])]
+        return [*self.streams.values(), *self.pipelines.values(), *([self.stations] if self.stations else [])]
 
     def _set_up_streams(self) -> None:
         if self.config.streams:
@@ -50,3 +56,11 @@ class Sources:
             from fieldstation.web.stations import Stations
 
             self.stations = Stations(self.config)
+
+    def _set_up_pipelines(self) -> None:
+        if self.config.pipelines:
+            require("nats", extra="pipeline", feature="The page of pipelines")
+            require("yaml", extra="pipeline", feature="The page of pipelines")
+            from fieldstation.web.pipelines import PipelineWatch
+
+            self.pipelines = {name: PipelineWatch(name, source) for name, source in self.config.pipelines.items()}
