@@ -45,15 +45,9 @@ class Live:
         source.add(viewer)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._send(socket, viewer, more)),
-                    group.create_task(self._tell(socket, source, viewer, acting)),
-                ]
-                while (text := await socket.receive_text()) is not None:
-                    if text == "more":
-                        more.set()
-                for task in tasks:
-                    task.cancel()
+                group.create_task(self._send(socket, viewer, more))
+                group.create_task(self._tell(socket, source, viewer, acting))
+                await self._hear(socket, more)
         except* (WebSocketDisconnect, RuntimeError, FieldstationError):
             pass  # it has gone, or must
         finally:
@@ -61,6 +55,11 @@ class Live:
             if socket.application_state is WebSocketState.CONNECTED:
                 with contextlib.suppress(RuntimeError, WebSocketDisconnect):
                     await socket.close(POLICY)
+
+    async def _hear(self, socket: WebSocket, more: asyncio.Event) -> None:
+        while True:  # until the socket closes, which is an error
+            if await socket.receive_text() == "more":
+                more.set()
 
     async def _send(self, socket: WebSocket, viewer: Viewer, more: asyncio.Event) -> None:
         while True:

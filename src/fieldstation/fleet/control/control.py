@@ -28,7 +28,7 @@ from fieldstation.fleet.control.waiting import Queue
 from fieldstation.fleet.errors import LeaseTooLongError, NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
-from fieldstation.fleet.store import Store, ledger, retention, tokens
+from fieldstation.fleet.store import Store, chain, ledger, retention, tokens
 from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
@@ -214,6 +214,15 @@ class Control:
         authorize(principal, Role.VIEWER, "reading the history")
         await self.record.flush()
         return await self.store.transact(lambda connection: ledger.read_audit(connection, limit, before))
+
+    async def verify_audit(self, principal: Principal) -> chain.Verdict:
+        """Walk the audit log's chain to its first bad line."""
+        authorize(principal, Role.OPERATOR, "checking the audit log")
+        await self.record.flush()
+        walk = chain.Walk()
+        while (verdict := await self.store.transact(walk.step)) is None:
+            pass
+        return verdict
 
     # Clients' sockets.
 

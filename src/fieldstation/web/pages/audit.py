@@ -10,6 +10,8 @@ from starlette.requests import Request
 
 from fieldstation.core.security import Role
 from fieldstation.web.acting import Acting
+from fieldstation.web.deed import attempt
+from fieldstation.web.errors import WebError
 from fieldstation.web.frame import frame
 from fieldstation.web.fresh import keep_fresh
 from fieldstation.web.rows import Rows
@@ -64,7 +66,18 @@ def register(sources: Sources) -> None:
                 older.pop()
                 await refresh()
 
+            async def check() -> None:
+                await attempt(_check(sources, acting))
+
             with ui.element("div").classes("tools"):
+                ui.button("Check the chain", on_click=check, color=None)
                 later = ui.button("Newer", on_click=forth, color=None)
                 earlier = ui.button("Older", on_click=back, color=None)
             await keep_fresh(refresh, REFRESH_S)
+
+
+async def _check(sources: Sources, acting: Acting) -> str:
+    found = await sources.control.verify_audit(await acting.as_(Role.OPERATOR, "checking the audit log"))
+    if found.line is not None:
+        raise WebError(f"Line {found.line} is bad: {found.problem}. {found.lines} lines before it are good.")
+    return f"{found.lines} lines are as they were written. The last one's hash is {found.hash}."
