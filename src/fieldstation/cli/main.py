@@ -13,6 +13,7 @@ from fieldstation.core import log
 from fieldstation.core.errors import FieldstationError
 
 COMMANDS = {
+    "audit": ("fieldstation.cli.audit:audit", "Look whether the audit log is as it was written."),
     "demo": ("fieldstation.cli.demo:demo", "Everything, simulated, on this machine."),
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "flow": ("fieldstation.cli.flow:flow", "Orchestrate with Prefect, run approved commands on workers."),

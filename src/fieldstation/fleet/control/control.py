@@ -28,7 +28,7 @@ from fieldstation.fleet.control.waiting import Queue
 from fieldstation.fleet.errors import LeaseTooLongError, NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
 from fieldstation.fleet.schedule import Terms, left_after_restart
-from fieldstation.fleet.store import Store, ledger, tokens
+from fieldstation.fleet.store import Store, chain, ledger, tokens
 from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
@@ -222,6 +222,15 @@ class Control:
         await self.record.flush()
         return await self.store.transact(lambda connection: ledger.read_audit(connection, limit, before))
 
+    async def verify_audit(self, principal: Principal) -> chain.Verdict:
+        """Walk the audit log's chain to its first bad line."""
+        authorize(principal, Role.OPERATOR, "checking the audit log")
+        await self.record.flush()
+        walk = chain.Walk()
+        while (verdict := await self.store.transact(walk.step)) is None:
+            pass
+        return verdict
+
     # Clients' sockets.
 
     def client_connected(self, holder: Holder) -> None:
@@ -245,7 +254,11 @@ class Control:
 
     def whose(self, token: str) -> Principal | None:
         """Return whose token this is, as of at most two seconds ago."""
-        return self._tokens.get(hash_token(token))
+        return self.whose_hash(hash_token(token))
+
+    def whose_hash(self, hashed: str) -> Principal | None:
+        """Return whose token has this hash: a session keeps that much of the token it was opened with."""
+        return self._tokens.get(hashed)
 
     def has_tokens(self) -> bool:
         """Tell whether any token exists."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fieldstation.fleet.errors import DeviceBusyError
 from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, OutOfService, Worker, WorkerState
-from fieldstation.fleet.store import care, tables
+from fieldstation.fleet.store import care, chain, tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +184,20 @@ def end_unknown(connection: Connection, known: Collection[str]) -> dict[str, int
 
 
 def write_audit(connection: Connection, entries: Iterable[Entry]) -> None:
-    """Append to the audit log."""
+    """Append to the audit log. Nothing else writes there."""
     now = datetime.now(UTC)
     rows = [
         {"at": now, "user": e.user, "client": e.client, "action": e.action, "target": e.target, "detail": e.detail}
         for e in entries
     ]
     if rows:
-        connection.execute(insert(tables.audit), rows)
+        chain.append(connection, rows)
 
 
 def read_audit(connection: Connection, limit: int, before: int | None = None) -> list[dict[str, Any]]:
     """Return the newest `limit` lines of the audit log, newest first; `before` pages on by id."""
-    query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
+    shown = [column for column in tables.audit.c if column.name not in ("previous", "hash")]
+    query = select(*shown).order_by(tables.audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.audit.c.id < before)
     return [{**row, "at": row["at"].isoformat()} for row in connection.execute(query).mappings()]

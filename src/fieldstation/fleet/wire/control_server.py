@@ -31,7 +31,7 @@ ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened w
 
 class ControlService:
     """A control server with its life (`core.service.Service`). `app` is the FastAPI app: what is to be served beside
-    the fleet's own pages is mounted on it before `start`."""
+    the fleet's own pages is mounted on it before `start`; `asgi` is the guard that stands in front of all of it."""
 
     name = "fleet control"
 
