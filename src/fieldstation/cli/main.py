@@ -14,6 +14,8 @@ from fieldstation.core.errors import FieldstationError
 
 COMMANDS = {
     "demo": ("fieldstation.cli.demo:demo", "Everything, simulated, on this machine."),
+    "up": ("fieldstation.cli.up:up", "Run the roles of a site file that belong to this machine."),
+    "check": ("fieldstation.cli.up:check", "Validate a site file: every mistake with its line."),
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "flow": ("fieldstation.cli.flow:flow", "Orchestrate with Prefect, run approved commands on workers."),
     "kit": ("fieldstation.cli.kit:kit", "Small tools: files over sockets, MQTT, SQLite, Slack."),
