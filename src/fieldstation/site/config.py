@@ -15,6 +15,7 @@ from fieldstation.fleet.worker_config import WorkerConfig
 from fieldstation.stream.config import ServerConfig
 
 _MACHINE: Any = Field(None, description="Machine that this role runs on; by default that of [site].")
+_AFTER: Any = Field((), description="Further roles that must be ready before it starts.")
 
 
 class _Table(BaseModel):
@@ -79,6 +80,7 @@ class WorkerRole(WorkerConfig):
     """`[fleet.worker.NAME]`: a worker, whose name is NAME unless it says another."""
 
     machine: str | None = _MACHINE
+    after: tuple[str, ...] = _AFTER
     simulate: int | None = Field(None, ge=0, le=1000, description="Host so many simulated boards.")
     twin: bool = Field(False, description="They count what the bitstream really does; needs fpga-icestorm and gcc.")
     serials: tuple[str, ...] = Field((), description="Serials of the simulated boards.")
@@ -88,6 +90,7 @@ class StationRole(_Table):
     """`[station.NAME]`: a station, made with `fieldstation station new`; its settings are in its own folder."""
 
     machine: str | None = _MACHINE
+    after: tuple[str, ...] = _AFTER
     dir: Path = Field(description="Folder of the station's project; relative to the site file.")
 
 
@@ -95,12 +98,14 @@ class StreamRole(ServerConfig):
     """`[stream.NAME]`: a frame server."""
 
     machine: str | None = _MACHINE
+    after: tuple[str, ...] = _AFTER
 
 
 class PipelineRole(_Table):
     """`[pipeline.NAME]`: a pipeline; its product is NAME."""
 
     machine: str | None = _MACHINE
+    after: tuple[str, ...] = _AFTER
     manifest: Path = Field(description="Its krt.yaml; relative to the site file.")
     ack_wait_s: float = Field(30.0, gt=0, description="Seconds until unfinished work is handed out again.")
     run: dict[str, str] = Field(
@@ -112,6 +117,7 @@ class FlowWorkerRole(_Table):
     """`[flow.worker.NAME]`: takes approved commands from the Prefect work pool NAME; PREFECT_API_URL says where."""
 
     machine: str | None = _MACHINE
+    after: tuple[str, ...] = _AFTER
     allow: tuple[str, ...] = Field((), description="Patterns of allowed commands (`ls *`); without any, all approved.")
     every_s: float = Field(5.0, gt=0, description="Seconds between two looks for work.")
 

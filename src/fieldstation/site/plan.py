@@ -87,7 +87,7 @@ def _plan(site: SiteFile, name: str, machine: str | None) -> Iterator[Role]:
             drains_s=_drain_s(folder / "config" / "config.json"),
         )  # fmt: skip
     elif isinstance(role, config.StreamRole):
-        file, text = _settings(site, name, {"stream": _without(site.given[name], "machine")})
+        file, text = _settings(site, name, {"stream": _without(site.given[name], "machine", "after")})
         command = ["stream", "serve", "--config", str(file)]
         yield _ours(site, name, machine, command, files={file: text})
     elif isinstance(role, config.PipelineRole):
@@ -148,7 +148,7 @@ def _panel(site: SiteFile, machine: str | None) -> dict[str, Any]:
 
 
 def _worker(site: SiteFile, name: str, short: str, role: config.WorkerRole, machine: str | None) -> Role:
-    values = _without(site.given[name], "machine", "simulate", "twin", "serials")
+    values = _without(site.given[name], "machine", "after", "simulate", "twin", "serials")
     values = {"name": short, "dir": str(_state(site, name)), **values}
     if url := control_url(site, machine):
         values.setdefault("control", [url])
@@ -194,8 +194,9 @@ def _ours(
     drains_s: float = 0.0,
     files: Mapping[Path, str] | None = None,
 ) -> Role:
+    after = (*after, *getattr(site.roles[name], "after", ()))
     return Role(
-        name, (*OURS, *command), site.base, after=tuple(after), stop_s=stop_s, drains_s=drains_s,
+        name, (*OURS, *command), site.base, after=after, stop_s=stop_s, drains_s=drains_s,
         environment=environment(site, machine), files=files or {},
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ class RoleProcess:
         self.ready = asyncio.Event()  # it has been ready once
         self._running = asyncio.Event()  # it is ready now
         self.stopping = False
-        self._tell = tell
+        self.tell = tell
         self._status = status
         self._tail: deque[str] = deque(maxlen=20)
         self._process: asyncio.subprocess.Process | None = None
@@ -126,7 +126,7 @@ class RoleProcess:
                 self._is_ready(text.partition(" ")[2])
                 continue
             self._tail.append(text)
-            self._tell(self.role.name, text)
+            self.tell(self.role.name, text)
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """See that it gets ready in time, by its port when it does not say so itself."""
@@ -198,6 +198,16 @@ class Supervisor:
         self.processes = {role.name: RoleProcess(role, tell, folder / "roles" / f"{role.name}.json") for role in roles}
         self._levels = levels(roles)
         self._locks: list[int] = []
+
+    def tell(self, tell: Tell) -> None:
+        """Send what roles say to `tell(role, text)` instead of stderr."""
+        for process in self.processes.values():
+            process.tell = tell
+
+    async def end(self, name: str) -> None:
+        """Stop one role for good; the others go on."""
+        process = self.processes[name]
+        await process.stop(process.role.stop_s + process.role.drains_s)
 
     @property
     def stop_s(self) -> float:
