@@ -52,8 +52,7 @@ def test_once_runs_the_experiment_checks_every_count_and_exits_0(tmp_path: Path)
     assert days[0].read_text().startswith("timestamp,message_body\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_waits_for_a_yes_until_it_is_stopped_and_leaves_no_process(number: int, tmp_path: Path) -> None:
+def test_it_waits_for_a_yes_until_it_is_stopped_and_leaves_no_process(tmp_path: Path) -> None:
     demo = ServerProcess([*DEMO, "--port", "0", "--dir", tmp_path / "demo"])
     try:
         demo.wait_ready(150)  # printed when the approval waits
@@ -61,8 +60,8 @@ def test_it_waits_for_a_yes_until_it_is_stopped_and_leaves_no_process(number: in
         assert not (tmp_path / "demo" / "report").exists()
         children = psutil.Process(demo.pid).children(recursive=True)
         assert len(children) >= 15  # eight roles, and what they start
-        os.kill(demo.pid, number)
-        demo.wait(60)
+        os.kill(demo.pid, signal.SIGTERM)
+        assert demo.wait(60) in (0, 130)
         wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 60)
     finally:
         demo.kill()

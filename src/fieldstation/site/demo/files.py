@@ -26,6 +26,8 @@ mqtt_port = {mqtt}
 
 [fleet.control]             # reservations, approvals, the panel
 port = {control}
+dead_after_s = 30           # a worker that crashed and is started again keeps its reservations
+return_s = 60
 
 [fleet.worker.bench]        # four simulated boards
 port = {worker}
