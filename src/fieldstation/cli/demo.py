@@ -6,13 +6,14 @@ import logging
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fieldstation.cli.fleet import options
-from fieldstation.core.plugins import require
+from fieldstation.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from fieldstation.site.demo.run import Report
@@ -37,8 +38,10 @@ def demo(files: tuple[Path, ...], once: bool, port: int, folder: Path | None, se
     weather station reports; a pipeline joins all of it into one table; the report waits for an approval. Without
     --once everything then keeps running until Ctrl-C.
     """
-    for extra, package in NEEDS.items():
-        require(package, extra=extra if extra in ("plots", "parquet") else "all", feature="The demonstration")
+    for extra, package in NEEDS.items():  # looked for, not imported: each is another process' business
+        if find_spec(package) is None:
+            wanted = extra if extra in ("plots", "parquet") else "all"
+            raise MissingExtraError(feature="The demonstration", extra=wanted)
     from fieldstation.site.demo.run import Wishes, run
 
     logging.getLogger("fieldstation.fleet.client").setLevel(logging.WARNING)  # its news are on the panel

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 0.5
 PROCESS = "process"
+FRAMES = "frames/cursor"  # where the bridges keep theirs
+FLEET = "fleet/cursor"
 
 
 class Cursor:

@@ -16,14 +16,13 @@ from fieldstation.fleet.client.http import Control, new_session
 from fieldstation.pipeline.context import ProcessContext
 from fieldstation.pipeline.node import trigger
 from fieldstation.pipeline.requesting import TriggerRunner
-from fieldstation.site.bridges.cursor import Cursor
+from fieldstation.site.bridges.cursor import FLEET, Cursor
 from fieldstation.site.bridges.passage import passage
 from fieldstation.site.bridges.record import record, setting
 
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # the most that control answers at once
-CURSOR = "fleet/cursor"
 
 
 @trigger
@@ -35,7 +34,7 @@ async def fleet(requests: TriggerRunner, sdk: ProcessContext) -> None:
     """
     urls = await setting(sdk, "control", "FIELDSTATION_CONTROL", "where the control server is")
     every_s = await sdk.centralized_config.get("every_s", float, 1.0)
-    cursor = Cursor(sdk, CURSOR)
+    cursor = Cursor(sdk, FLEET)
     await cursor.load()
     backoff, failures = Backoff(0.5, 10.0), 0
     async with new_session() as session, passage(sdk) as out:

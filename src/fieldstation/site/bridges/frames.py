@@ -12,7 +12,7 @@ from fieldstation.core.retry import Backoff
 from fieldstation.pipeline.context import ProcessContext
 from fieldstation.pipeline.node import trigger
 from fieldstation.pipeline.requesting import TriggerRunner
-from fieldstation.site.bridges.cursor import Cursor
+from fieldstation.site.bridges.cursor import FRAMES, Cursor
 from fieldstation.site.bridges.passage import Passage, passage
 from fieldstation.site.bridges.record import record, setting
 from fieldstation.stream.client import AioDaqDataClient
@@ -21,20 +21,19 @@ from fieldstation.stream.model import Frame
 log = logging.getLogger(__name__)
 
 FILES_KEPT = 64  # of so many files it is remembered how far they were read
-CURSOR = "frames/cursor"
 
 
 @trigger
 async def frames(requests: TriggerRunner, sdk: ProcessContext) -> None:
-    """Forward every frame of the frame server `stream` (`host:port`, or its name in the site), until stopped.
+    """Forward every frame of the frame server `server` (`host:port`), until stopped.
 
-    Config: `stream` (default: the site's first), `modules` (comma-separated, default all), `history` (`run`, the
+    Config: `server` (default: the site's first), `modules` (comma-separated, default all), `history` (`run`, the
     default: also what the run already holds, so that nothing is missing after a restart; or `none`).
     """
-    target = _target(await setting(sdk, "stream", "FIELDSTATION_SITE_STREAMS", "which frame server to follow"))
+    target = _target(await setting(sdk, "server", "FIELDSTATION_SITE_STREAMS", "which frame server to follow"))
     modules = await sdk.centralized_config.get("modules", _numbers, ())
     history = await sdk.centralized_config.get("history", str, "run") == "run"
-    forwarding = Forwarding(target, Cursor(sdk, CURSOR))
+    forwarding = Forwarding(target, Cursor(sdk, FRAMES))
     await forwarding.cursor.load()
     async with passage(sdk) as out:
         backoff, failures = Backoff(0.2, 5.0), 0

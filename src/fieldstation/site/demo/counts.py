@@ -20,11 +20,9 @@ from fieldstation.pipeline.config import Nats
 from fieldstation.pipeline.manifest import load
 from fieldstation.pipeline.names import WorkflowNames, bucket, dead_letter_stream
 from fieldstation.pipeline.wire.connection import connect
+from fieldstation.site.bridges.cursor import FRAMES
 from fieldstation.site.bridges.fleet import after
-from fieldstation.site.bridges.frames import CURSOR
 from fieldstation.site.demo.files import Layout
-from fieldstation.stream.model import PRODUCTS
-from fieldstation.stream.pff import Found, next_frame, parse_name
 
 PRODUCT = "night"
 
@@ -50,6 +48,10 @@ class Check:
 
 def produced(folder: Path) -> int:
     """Count the frames that the telescope wrote."""
+    # Imported at the end, when the telescope and the station have given their memory back.
+    from fieldstation.stream.model import PRODUCTS
+    from fieldstation.stream.pff import Found, next_frame, parse_name
+
     total = 0
     for path in folder.rglob("*.pff"):
         size = PRODUCTS[parse_name(path.name).product.name].image_bytes
@@ -119,7 +121,7 @@ async def flowing(layout: Layout) -> Flowing:
 
 async def _cursor(js: JetStreamContext, name: str) -> dict[str, int]:
     try:
-        found: dict[str, int] = json.loads((await (await js.key_value(name)).get(CURSOR)).value or b"{}")
+        found: dict[str, int] = json.loads((await (await js.key_value(name)).get(FRAMES)).value or b"{}")
     except (NotFoundError, KeyNotFoundError):  # before the first frame
         return {}
     return found

@@ -73,7 +73,7 @@ async def evaluate(layout: Layout, files: Sequence[Path], say: Say, seconds: flo
     pipeline."""
     outcome = Outcome()
     begun = time.monotonic()
-    async with channel(layout.manifest, PRODUCT, layout.nats_url) as pulses:
+    async with channel(layout.manifest, PRODUCT, layout.nats_url, process="lab") as pulses:
         while not outcome.sent or time.monotonic() - begun < seconds:
             async with FleetClient(layout.url, NAME) as client:
                 held = await client.reserve(BOARDS, wait_s=120)

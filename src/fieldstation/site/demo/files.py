@@ -60,9 +60,8 @@ workflows:
     type: data
     processes:
       - {name: frames, type: trigger, image: "node:frames"}
-      - {name: stations, type: trigger, image: "node:stations"}
-      - {name: fleet, type: trigger, image: "node:fleet"}
-      - {name: join, type: task, image: "node:join", subscriptions: [frames, stations, fleet, fleet.pulses]}
+      - {name: lab, type: trigger, image: "node:together", config: {bridges: "stations,fleet"}}
+      - {name: join, type: task, image: "node:join", subscriptions: [frames, lab, lab.pulses]}
       - {name: table, type: exit, image: "node:archive", subscriptions: [join], config: {folder: ../table}}
 """
 
