@@ -37,7 +37,7 @@ def test_errors_have_the_documented_status_for_get_and_a_precise_one_for_post():
     for error, old, new in (
         (errors.BadRequestError(field="x", problem="y"), 400, 400),
         (errors.BadRequestError(field="x", problem="y", documented_status=500), 500, 400),
-        (errors.NotEnoughDevicesError(wanted=1, kind="k", free=0), 500, 409),
+        (errors.NotEnoughDevicesError(wanted=1, kind="k", free=0, others=""), 500, 409),
         (errors.UnknownKindError(kind="k", known="none"), 500, 404),
         (errors.UnknownSerialError(serials="s"), 500, 404),
         (errors.NotHeldError(client="c", serials="s"), 500, 404),
