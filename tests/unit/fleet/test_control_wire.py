@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from fieldstation.core.errors import FieldstationError, StoreError
-from fieldstation.core.security import ForbiddenError, UnauthorizedError
+from fieldstation.core.security import ForbiddenError, TlsFileError, UnauthorizedError
 from fieldstation.fleet import errors
 from fieldstation.fleet.model import Device, DeviceState, Health, Row
 from fieldstation.fleet.store.address import parse
 from fieldstation.fleet.wire import faults, line_codec
 from fieldstation.fleet.wire.guard import OwnNames, presented
 from fieldstation.fleet.wire.rows import reservation_row
+from fieldstation.fleet.wire.server import HttpServer
 
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -106,3 +107,11 @@ def test_a_device_survives_the_line():
 def test_a_worker_must_advertise_a_plain_address(url):
     with pytest.raises(errors.BadRequestError, match="url"):
         line_codec.read(line_codec.HelloMessage, {"name": "w", "url": url})
+
+
+def test_tls_files_that_cannot_be_used_are_named_before_the_port_is_taken(tmp_path):
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    server = HttpServer(None, host="127.0.0.1", port=0, certificate=broken, key=broken)
+    with pytest.raises(TlsFileError, match=r"broken\.pem"):
+        server.bind()
