@@ -118,7 +118,8 @@ class Reservations:
                     return self.queue.describe(place)
         finally:
             self.queue.hold(place, -1)
-            if leave:
+            # A broken line may have brought the same ticket back already; one who does not wait at all means it.
+            if leave and not (wait_s and self.queue.holds(place)):
                 self.queue.leave(place)
 
     async def _unanswered(self, holder: Holder, ticket: str) -> None:

@@ -130,6 +130,15 @@ async def test_one_who_leaves_keeps_nothing_from_others(api, worker):
     assert "0 are free, 3 more are kept for those who wait in the queue" in body["error"]["message"]
     assert (await api.post("/reserve", **want, leave=True))[0] == 202
     assert await api.amount() == 3
+    # The place of one whose line broke is not taken away by the request that broke.
+    back = asyncio.create_task(api.post("/reserve", **{**want, "wait_s": 15}, leave=True))
+    await eventually(lambda: free(api, 0))
+    assert (await api.post("/reserve", **{**want, "wait_s": 0.1}, leave=True))[0] == 202
+    assert await api.amount() == 0
+    await api.post("/endall", name="eve")
+    assert (await back)[0] == 200
+    await api.post("/endall", name="bob")
+    await eventually(lambda: free(api, 4))
     # The last try is a try: who leaves may be served.
     status, rows = await api.post("/reserve", **{**want, "amount": 3, "ticket": "new"}, leave=True)
     assert (status, len(rows)) == (200, 3)
