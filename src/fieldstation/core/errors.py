@@ -27,9 +27,11 @@ class FieldstationError(Exception):
         if not type(self).__doc__:
             return f"{self.code} {self.fields or ''}".strip()
         import inspect  # when there is something to say; it costs as much as the rest of this package to import
+        import re
 
         paragraph = inspect.cleandoc(type(self).__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
-        return paragraph.format_map(_Fields(self.fields))
+        sentence = paragraph.format_map(_Fields(self.fields))
+        return re.sub(r"(?<=[\w)])\.\.(?=\s|$)", ".", sentence)  # a reason that is a sentence brings its own full stop
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), str(self), self.fields)

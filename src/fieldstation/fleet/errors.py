@@ -14,7 +14,7 @@ class BadRequestError(FleetError):
 
 
 class NotEnoughDevicesError(FleetError):
-    """{wanted} devices of kind {kind} were asked for and {free} are free.
+    """{wanted} devices of kind {kind} were asked for and {free} are free{others}.
     Ask for fewer, or wait (wait_for_available=True, --wait)."""
 
 

@@ -41,6 +41,11 @@ def test_a_field_that_was_forgotten_does_not_hide_the_error():
     assert str(DeadlineError(what="The stop")) == "The stop did not finish within ? s."
 
 
+def test_a_reason_that_is_a_sentence_does_not_end_twice():
+    assert str(StoreError(path="..", problem="It is locked.")) == "The database .. cannot be used: It is locked."
+    assert str(StoreError(path="a", problem="say a://...")) == "The database a cannot be used: say a://...."
+
+
 def test_a_message_that_is_given_is_taken_as_it_is():
     assert str(StoreError("The {store} is closed.")) == "The {store} is closed."
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from fieldstation.core.errors import FieldstationError, StoreError
-from fieldstation.core.security import ForbiddenError, UnauthorizedError
+from fieldstation.core.security import ForbiddenError, TlsFileError, UnauthorizedError
 from fieldstation.fleet import errors
 from fieldstation.fleet.model import Device, DeviceState, Health, Row
 from fieldstation.fleet.store.address import parse
 from fieldstation.fleet.wire import faults, line_codec
 from fieldstation.fleet.wire.guard import OwnNames, presented
 from fieldstation.fleet.wire.rows import reservation_row
+from fieldstation.fleet.wire.server import HttpServer
 
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -37,7 +38,7 @@ def test_errors_have_the_documented_status_for_get_and_a_precise_one_for_post():
     for error, old, new in (
         (errors.BadRequestError(field="x", problem="y"), 400, 400),
         (errors.BadRequestError(field="x", problem="y", documented_status=500), 500, 400),
-        (errors.NotEnoughDevicesError(wanted=1, kind="k", free=0), 500, 409),
+        (errors.NotEnoughDevicesError(wanted=1, kind="k", free=0, others=""), 500, 409),
         (errors.UnknownKindError(kind="k", known="none"), 500, 404),
         (errors.UnknownSerialError(serials="s"), 500, 404),
         (errors.NotHeldError(client="c", serials="s"), 500, 404),
@@ -106,3 +107,11 @@ def test_a_device_survives_the_line():
 def test_a_worker_must_advertise_a_plain_address(url):
     with pytest.raises(errors.BadRequestError, match="url"):
         line_codec.read(line_codec.HelloMessage, {"name": "w", "url": url})
+
+
+def test_tls_files_that_cannot_be_used_are_named_before_the_port_is_taken(tmp_path):
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    server = HttpServer(None, host="127.0.0.1", port=0, certificate=broken, key=broken)
+    with pytest.raises(TlsFileError, match=r"broken\.pem"):
+        server.bind()

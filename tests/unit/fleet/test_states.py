@@ -13,6 +13,7 @@ from fieldstation.fleet.states.core import NoDatabaseError, SwitchInConstructorE
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
 from fieldstation.fleet.states.lifecycle import ReadyState
 from fieldstation.fleet.states.machine import Machine
+from fieldstation.fleet.states.pulsecount import PulseCountState
 from fieldstation.fleet.states.recovery import BrokenState
 from fieldstation.fleet.states.reservable import kind
 from fieldstation.fleet.states.variance import fitness
@@ -248,7 +249,7 @@ def test_an_unknown_kind_names_the_known_ones():
 
 def test_two_states_cannot_share_a_kind():
     with pytest.raises(BadRequestError):
-        reservable("pulsecount")(Kept)
+        reservable(PulseCountState.kind)(Kept)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import click
 from fieldstation.cli.fleet import options
 from fieldstation.cli.fleet.holding import chosen, tell_place
 from fieldstation.core.plugins import require
+from fieldstation.core.security import own_token
 
 if TYPE_CHECKING:
     from fieldstation.fleet.client.evaluation import Result
@@ -56,7 +57,7 @@ def evaluate(
     async def work() -> list[Result]:
         from fieldstation.fleet.client.session import FleetClient
 
-        async with FleetClient(control, name, token=options.read_token(token_file)) as client:
+        async with FleetClient(control, name, token=own_token(token_file)) as client:
             if path == "/reserve":
                 held = await client.reserve(asked["amount"], kind=kind, wait_s=wait_s, on_wait=tell_place)
             else:

@@ -41,9 +41,9 @@ EVENTS = {"at": "time", "user": "user", "client": "client", "action": "what", "t
 HISTORY = {"at": "time", "step": "what", "detail": "detail", "user": "user", "worker": "worker"}
 
 
-def _list(control: str, token_file: Path | None, path: str) -> list[dict[str, Any]]:
-    async def call(server: Any) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = await server.get(path)
+def _list(control: str, token_file: Path | None, path: str) -> list[Any]:
+    async def call(server: Any) -> list[Any]:
+        rows: list[Any] = await server.get(path)
         return rows
 
     return options.ask(control, token_file, call)
@@ -57,7 +57,9 @@ def devices(control: str, token_file: Path | None, as_json: bool, free: bool) ->
     """List all devices: where they are, how they are, who holds them."""
     rows = _list(control, token_file, "/api/fleet/devices")
     if free:
-        rows = [row for row in rows if row.get("state") == "available"]
+        # Control knows more than a device's state: its worker may be away, or others may wait for it.
+        offered = set(_list(control, token_file, "/devices"))
+        rows = [row for row in rows if row["serial"] in offered]
     options.show(rows, DEVICES, as_json, "No devices. Does a worker run (fieldstation fleet worker)?")
 
 

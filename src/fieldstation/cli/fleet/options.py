@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import os
 import signal
 import socket
 import sys
@@ -15,8 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
-from fieldstation.core.errors import ConfigError
 from fieldstation.core.plugins import require
+from fieldstation.core.security import own_token
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,19 +65,6 @@ def default_name() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def read_token(file: Path | None) -> str | None:
-    """Return the token from the file, else from FIELDSTATION_TOKEN, else None."""
-    if file is None:
-        return os.environ.get("FIELDSTATION_TOKEN") or None
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(key="--token-file", source="the command line", problem=f"{file}: {error}") from error
-    if not token:
-        raise ConfigError(key="--token-file", source="the command line", problem=f"{file} is empty")
-    return token
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work`; Ctrl-C and SIGTERM cancel it, so that reservations are ended before the command is."""
 
@@ -103,7 +89,7 @@ def ask(control: str, token_file: Path | None, call: Callable[[Any], Awaitable[T
         from fieldstation.fleet.client.address import parse_all
         from fieldstation.fleet.client.http import Control, new_session
 
-        addresses = parse_all(control, read_token(token_file))
+        addresses = parse_all(control, own_token(token_file))
         async with new_session() as session:
             return await call(Control(session, addresses, patience_s=0.0 if len(addresses) == 1 else 5.0))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from fieldstation.core.blocking import portal
 from fieldstation.core.errors import FieldstationError
+from fieldstation.core.security import own_token
 from fieldstation.fleet.blocking.dispatch import Dispatcher
 from fieldstation.fleet.blocking.handlers import LoggerEventHandler
 from fieldstation.fleet.client.evaluation import BitstreamResult, Evaluation, FileEvaluation, Result
@@ -22,8 +22,6 @@ from fieldstation.fleet.client.window import BalancedBatchFactory, BatchFactory
 from fieldstation.fleet.errors import ControlUnreachableError, NotEnoughDevicesError, ReservationFailedError
 
 T = TypeVar("T")
-
-TOKEN_VARIABLE = "FIELDSTATION_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class BaseClient(Dispatcher):
@@ -50,7 +48,7 @@ class BaseClient(Dispatcher):
         super().__init__((), logger)
         self.client_name = client_name
         self._closed = False
-        self._fleet = FleetClient(url, client_name, token=token or os.environ.get(TOKEN_VARIABLE))
+        self._fleet = FleetClient(url, client_name, token=token or own_token())
         portal.call(self._fleet.start())
         self._fleet.events.subscribe(self.later)
         if log_events:

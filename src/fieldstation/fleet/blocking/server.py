@@ -10,6 +10,7 @@ import aiohttp
 
 from fieldstation import __version__
 from fieldstation.core.blocking import portal
+from fieldstation.core.security import own_token
 from fieldstation.fleet.blocking.dispatch import Dispatcher
 from fieldstation.fleet.blocking.handlers import AbstractEventHandler
 from fieldstation.fleet.client.address import parse as parse_address
@@ -22,7 +23,8 @@ from fieldstation.fleet.client.line import Line, LineDownError
 class EventServer(Dispatcher):
     """Listens to a control server and to workers as `client_id` and routes their events to handlers.
 
-    An address may carry user-info: a user's token for control, the lease for a worker. Lines come back by themselves.
+    An address may carry user-info: a user's token for control (else FIELDSTATION_TOKEN does), the lease for a worker.
+    Lines come back by themselves.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class EventServer(Dispatcher):
             if self._background is None or self._session is None:
                 self._background, self._session = Background(), new_session()
                 await self._background.open()
-            address = parse_address(key)
+            address = parse_address(key, None if lease else own_token())
             hello: dict[str, Any] = {"client_id": self.client_id, "fieldstation": __version__}
             if lease and address.token:
                 hello["leases"] = [address.token]

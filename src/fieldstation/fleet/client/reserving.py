@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from fieldstation.core.errors import FieldstationError
 from fieldstation.fleet.client.address import parse
 from fieldstation.fleet.client.http import REQUEST_TIMEOUT_S, Control
 from fieldstation.fleet.errors import FleetError, NotEnoughDevicesError
@@ -18,6 +19,7 @@ from fieldstation.fleet.model import Row
 log = logging.getLogger(__name__)
 
 HOLD_S = 15.0  # the longest that control holds one request of somebody who waits
+GIVE_UP_S = 2.0  # for giving a place in the queue up; control drops one that nobody asks for by itself, but later
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,24 @@ async def ask_for(
     end = clock() + wait_s
     # Made up here, so that a request whose answer was lost can be repeated without reserving twice.
     ticket, place = uuid.uuid4().hex, Place(0, "")
+    queue: dict[str, Any] = {}
     while True:
         left_s = max(0.0, end - clock())
-        queue: dict[str, Any] = {"wait_s": min(left_s, HOLD_S), "ticket": ticket} if wait_s > 0 else {}
-        status, answer = await control.ask(
-            "POST",
-            path,
-            {**arguments, **queue},
-            timeout_s=REQUEST_TIMEOUT_S + HOLD_S,
-            patience_s=max(left_s, control.patience_s),  # who waits for devices waits for a control that restarts, too
-            repeatable=wait_s > 0,
-        )
+        if wait_s > 0:
+            queue = {"wait_s": min(left_s, HOLD_S), "ticket": ticket, "leave": left_s <= HOLD_S}
+        try:
+            status, answer = await control.ask(
+                "POST",
+                path,
+                {**arguments, **queue},
+                timeout_s=REQUEST_TIMEOUT_S + HOLD_S,
+                patience_s=max(left_s, control.patience_s),  # who waits for devices waits out a control's restart, too
+                repeatable=wait_s > 0,
+            )
+        except asyncio.CancelledError:
+            if wait_s > 0:
+                await _give_up(control, path, {**arguments, "ticket": ticket})
+            raise
         if status != 202:
             if not isinstance(answer, list):
                 raise FleetError("The control server's answer to a reservation is no list of devices.")
@@ -110,3 +119,15 @@ async def ask_for(
                 position=place.position,
                 reason=place.reason,
             )
+
+
+async def _give_up(control: Control, path: str, arguments: Mapping[str, Any]) -> None:
+    """Leave the queue, so that nothing is kept for us; give back what was granted at the last moment."""
+    try:
+        async with asyncio.timeout(GIVE_UP_S):
+            _, rows = await control.ask("POST", path, {**arguments, "wait_s": 0, "leave": True}, patience_s=0.0)
+            if isinstance(rows, list) and rows:
+                serials = [str(row["serial"]) for row in rows]
+                await control.post("/end", {"name": arguments["name"], "serials": serials}, patience_s=0.0)
+    except (FieldstationError, TimeoutError) as error:
+        log.info("the place in the queue is kept a while: %s", error)

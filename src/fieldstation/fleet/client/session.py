@@ -137,8 +137,8 @@ class FleetClient(Connection):
         try:
             taken = {held.row.serial: held for held in await asyncio.shield(asking)}
         except asyncio.CancelledError:
-            # Control may have granted it already: what we are not told of we could not end. A place in the queue is
-            # given up by hanging up.
+            # Control may have granted it already: what we are not told of we could not end. One that waits leaves the
+            # queue, and gives back what it got meanwhile, by itself.
             if wait_s:
                 asking.cancel()
             await asyncio.wait([asking], timeout=ANSWER_S)

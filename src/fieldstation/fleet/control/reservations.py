@@ -85,10 +85,11 @@ class Reservations:
         *,
         wait_s: float,
         ticket: str | None = None,
+        leave: bool = False,
         gone: Gone = _stays,
     ) -> list[Row] | Place:
         """Stand in the queue for at most `wait_s` (and 15) seconds; the answer is the rows, or the place to come
-        back to with its ticket."""
+        back to with its ticket. With `leave` the place is given up when that time is over."""
         authorize(principal, Role.USER, "reserving devices")
         length_s = self.length(principal, want.for_s)
         self._check(want)
@@ -117,6 +118,9 @@ class Reservations:
                     return self.queue.describe(place)
         finally:
             self.queue.hold(place, -1)
+            # A broken line may have brought the same ticket back already; one who does not wait at all means it.
+            if leave and not (wait_s and self.queue.holds(place)):
+                self.queue.leave(place)
 
     async def _unanswered(self, holder: Holder, ticket: str) -> None:
         """A leader before us served this ticket and its answer was lost: nobody has that lease's token."""
@@ -258,7 +262,9 @@ class Reservations:
             reasons = sorted({self._why_not(self.index.devices[serial], want.kind) for serial in missing})
             return DeviceBusyError(serials=", ".join(missing), reason="; ".join(reasons), field="serials")
         count = sum(want.kind in device.kinds for device in free)
-        return NotEnoughDevicesError(wanted=want.amount, kind=want.kind, free=count, field="amount")
+        kept = sum(want.kind in self.index.devices[serial].kinds for serial in self.queue.plan().kept)
+        others = f", {kept} more are kept for those who wait in the queue" if kept else ""
+        return NotEnoughDevicesError(wanted=want.amount, kind=want.kind, free=count, others=others, field="amount")
 
     def _why_not(self, device: Device, kind: str) -> str:
         worker = self.index.workers[device.worker]

@@ -41,6 +41,7 @@ class Kind(BaseModel):
         None, description="Come back to a place in the queue."
     )
     for_s: Length = None
+    leave: StrictBool = Field(False, description="Give the place up when `wait_s` is over and nothing became free.")
     priority: StrictInt = Field(0, ge=-100, le=100, description="Place in the queue: higher comes first.")
     labels: dict[StrictStr, StrictStr] = Field({}, description="Labels that the devices must have.")
 

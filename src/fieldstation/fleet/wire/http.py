@@ -53,7 +53,7 @@ class Endpoints:
         if asked.amount < 0:
             # Documented as a refusal, not as malformed.
             raise BadRequestError(field="amount", problem="it must not be negative", documented_status=500)
-        if asked.amount == 0 and request.method == "POST":
+        if asked.amount == 0:
             raise BadRequestError(field="amount", problem="ask for at least one device")
         return await self._reserve(request, who, asked, self._want(who, asked, asked.amount, ()))
 
@@ -72,7 +72,13 @@ class Endpoints:
             answer = await reservations.reserve(who, want, asked.args)
         else:
             answer = await reservations.wait(
-                who, want, asked.args, wait_s=asked.wait_s or 0, ticket=asked.ticket, gone=request.is_disconnected
+                who,
+                want,
+                asked.args,
+                wait_s=asked.wait_s or 0,
+                ticket=asked.ticket,
+                leave=asked.leave,
+                gone=request.is_disconnected,
             )
         if isinstance(answer, Place):
             return JSONResponse(rows.place_in_queue(answer), 202)

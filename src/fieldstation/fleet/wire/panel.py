@@ -72,7 +72,7 @@ async def _serial(request: Request) -> str:
 async def _act(control: Control, action: str, serial: str, who: Principal) -> str:
     reservations = control.reservations
     if action == "end":
-        done = await reservations.end(who, None, [serial])
+        done = await reservations.end(who, _own_client(control, serial, who), [serial])
         return f"The reservation of {serial} has ended." if done else f"{serial} was not reserved."
     if action == "reboot":
         done = await reservations.reboot(who, [serial])
@@ -81,6 +81,12 @@ async def _act(control: Control, action: str, serial: str, who: Principal) -> st
         done = await reservations.delete(who, [serial])
         return f"{serial} is deleted." if done else f"The worker of {serial} did not accept."
     raise BadRequestError(field="action", problem=f"it is one of {', '.join(ACTIONS)}")
+
+
+def _own_client(control: Control, serial: str, who: Principal) -> str | None:
+    """Return under which client name `who` holds the device; None when it is not theirs, which asks for an operator."""
+    holding = control.index.holding_of(serial)
+    return holding.lease.holder.client if holding and holding.lease.holder.user == who.user else None
 
 
 def render(template: Template, control: Control, who: Principal, note: str = "", *, panel: bool = False) -> str:
@@ -120,7 +126,7 @@ def _worker(worker: dict[str, Any]) -> str:
 
 def _device(device: dict[str, Any], who: Principal, operator: bool) -> str:
     held = device["client"] is not None
-    mine = held and device["user"] == who.user
+    mine = held and device["user"] == who.user and who.role >= Role.USER
     until = device["until"][11:16] + " UTC" if held else ""
     away = device["worker_state"] != "online"
     state = device["worker_state"] if away and not held else device["state"]
@@ -133,7 +139,7 @@ def _device(device: dict[str, Any], who: Principal, operator: bool) -> str:
         f"<td>{escape(holder)}</td><td>{escape(kind)}</td><td>{until}</td>"
     )
     buttons = (
-        _button("end", device["serial"], "End", held and operator),
+        _button("end", device["serial"], "End", held and (operator or mine)),
         _button("reboot", device["serial"], "Reboot", not away and (operator or mine)),
         _button("delete", device["serial"], "Delete", operator and not held),
     )

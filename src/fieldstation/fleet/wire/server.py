@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.core.security import is_loopback
+from fieldstation.core.security import is_loopback, server_tls
 
 GRACE_S = 3  # for answers that are on their way when the server stops
 
@@ -47,6 +47,7 @@ class HttpServer:
         self.host = host
         self.port = port
         self.scheme = "https" if certificate is not None else "http"
+        self._tls = (certificate, key) if certificate is not None and key is not None else None
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -67,7 +68,9 @@ class HttpServer:
         self._socket: socket.socket | None = None
 
     def bind(self) -> None:
-        """Take the port, or say in one sentence why not."""
+        """Take the port, or say in one sentence why not. The server itself reads the TLS files only when it runs."""
+        if self._tls is not None:
+            server_tls(*self._tls)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)

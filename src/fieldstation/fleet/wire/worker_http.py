@@ -81,7 +81,7 @@ class WorkerHttp:
     def _unreserve(self, arguments: OneSerial) -> None:
         holders = [held for held in self.worker.holdings.active() if arguments.serial in held.fences]
         if not holders:
-            raise NotHeldError(client="nobody", serials=arguments.serial)
+            raise NotHeldError(f"No reservation holds {arguments.serial} here; there is nothing to end.")
         self.worker.release(holders[0].id, [arguments.serial], "ended on the worker")
 
     def _reboot(self, arguments: OneSerial) -> None:

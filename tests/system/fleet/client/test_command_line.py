@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner, Result
@@ -108,6 +110,22 @@ def test_who_waits_is_told_why(run: Run, files: list[Path]) -> None:
     assert result.exit_code != 0
     assert "waiting, place 1 in the queue" in result.stderr
     assert "No devices became free within 0.5 s" in str(result.exception)
+
+
+def test_free_is_what_can_be_reserved(run: Run) -> None:
+    run("reserve", "1", "--name", "ann")
+    place = {"amount": 4, "name": "bob", "kind": "pulsecount", "args": {}, "ticket": "t"}
+
+    def stand(**more: object) -> None:
+        body = json.dumps({**place, "wait_s": 0, **more}).encode()
+        request = Request(os.environ["FIELDSTATION_CONTROL"] + "/reserve", body, {"content-type": "application/json"})
+        urlopen(request, timeout=10).close()
+
+    stand()
+    assert output(run("devices", "--free", "--json")) == []
+    assert len([row for row in output(run("devices", "--json")) if row["state"] == "available"]) == 3
+    stand(leave=True)
+    assert len(output(run("devices", "--free", "--json"))) == 3
 
 
 def test_reboot_and_delete_name_what_was_accepted(run: Run) -> None:

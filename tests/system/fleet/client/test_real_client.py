@@ -14,8 +14,9 @@ from urllib.request import urlopen
 import pytest
 
 from fieldstation.core.security import UnauthorizedError
-from fieldstation.fleet import PulseCountClient, PulseCountEvaluation, VarMaxClient
+from fieldstation.fleet import EventServer, PulseCountClient, PulseCountEvaluation, VarMaxClient
 from fieldstation.fleet.client.session import FleetClient
+from fieldstation.fleet.errors import NotEnoughDevicesError
 from fieldstation.testing import running, wait_for
 
 pytestmark = pytest.mark.timeout(90)
@@ -51,17 +52,27 @@ async def test_forty_clients_that_queue_for_four_boards_all_get_their_turn(all_f
 
 
 async def test_a_client_that_stops_waiting_keeps_nothing(all_free: str) -> None:
+    async def free(amount: int) -> None:
+        await asyncio.to_thread(wait_for, lambda: available(all_free) == amount, 20)
+
     async with FleetClient(all_free, "holder") as holder, FleetClient(all_free, "impatient") as impatient:
-        await holder.reserve(4)
-        waiting = asyncio.create_task(impatient.reserve(1, wait_s=60))
-        while not waiting.done():
-            await asyncio.sleep(0.05)
-            if len(asyncio.all_tasks()) > 2:
-                break
+        await holder.reserve(3)
+        waiting = asyncio.create_task(impatient.reserve(4, wait_s=60))
+        await free(0)  # the fourth is kept for the one who waits
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        assert available(all_free) == 1
+        with pytest.raises(NotEnoughDevicesError, match="No devices became free within"):
+            await impatient.reserve(4, wait_s=0.1)
+        assert available(all_free) == 1
         await holder.end(holder.serials)
-        await asyncio.to_thread(wait_for, lambda: reservations(all_free) == [], 20)
+        await free(4)
+    assert reservations(all_free) == []
+
+
+def available(url: str) -> int:
+    with urlopen(f"{url}/available", timeout=5) as answer:
+        return int(json.load(answer)["amount"])
 
 
 def reservations(url: str) -> list[dict[str, object]]:
@@ -120,10 +131,13 @@ async def test_a_control_that_wants_tokens_gets_one_from_address_or_argument(
             assert await client.available() == 0
         async with FleetClient(server.url.replace("://", f"://ann:{token}@"), "ann") as client:
             assert await client.available() == 0
-        monkeypatch.setenv("FIELDSTATION_TOKEN", token)
+        monkeypatch.setenv("FIELDSTATION_TOKEN", f"{token}\n")  # as a file of variables may hold it
 
         def blocking() -> object:
             with PulseCountClient(server.url, "ann") as client:
+                events = EventServer("ann")
+                assert events.connectControl(server.url)
+                events.exit()
                 return client.availableDevices()
 
         assert await asyncio.to_thread(blocking) == []

@@ -80,7 +80,7 @@ async def test_each_wrong_argument_is_named_and_changes_nothing(api, worker):
         assert (got, body["error"].get("field")) == (status, field), (path, arguments, body)
         assert body["error"]["message"]
         got, body = await api.get(path, **arguments)
-        if arguments.get("amount") == 0 or arguments.get("serials") == []:
+        if arguments.get("serials") == []:
             continue  # documented: nothing asked, nothing given
         assert got in (400, 500), (path, arguments, body)
         assert body["error"].get("field") == field

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
+from urllib.parse import unquote
 
 import aiohttp
 import pytest
@@ -87,6 +89,27 @@ async def test_each_role_may_do_what_it_may(guarded, tokens):
             if not allowed:
                 assert status == 403
                 assert "needs the role" in body["error"]["message"]
+
+
+async def test_on_the_page_each_may_press_what_they_may(guarded, tokens):
+    """Which buttons are offered, and what pressing End says."""
+    _, [row], _ = await ask(guarded.url, "POST", "/reserve", tokens["bob"], WANT)
+    serial = row["serial"]
+    pressed = {}
+    for name in ("vera", "eve", "bob"):
+        headers = {"authorization": f"Bearer {tokens[name]}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            page = await (await session.get(guarded.url + "/")).text()
+            offered = re.findall(rf'<button aria-label="(\w+) {serial}"', page)
+            async with session.post(
+                f"{guarded.url}/panel/end", data={"serial": serial}, allow_redirects=False
+            ) as response:
+                pressed[name] = offered, unquote(response.headers["location"].partition("note=")[2])
+    assert pressed == {
+        "vera": ([], "vera has the role viewer; ending reservations needs the role user."),
+        "eve": ([], "eve has the role user; ending other people's reservations needs the role operator."),
+        "bob": (["End", "Reboot"], f"The reservation of {serial} has ended."),
+    }
 
 
 async def test_a_client_name_is_no_credential(guarded, tokens):

@@ -121,6 +121,29 @@ async def test_one_who_hangs_up_gets_nothing(api, worker):
     assert [row["client"] for row in reservations if row["client"] == "bob"] == []
 
 
+async def test_one_who_leaves_keeps_nothing_from_others(api, worker):
+    await api.reserve(1, name="eve")
+    want = {"amount": 4, "name": "bob", "ticket": "mine", "wait_s": 0, **WANT}
+    assert (await api.post("/reserve", **want))[0] == 202
+    status, body = await api.post("/reserve", amount=1, name="max", **WANT)
+    assert (status, await api.amount()) == (409, 0)
+    assert "0 are free, 3 more are kept for those who wait in the queue" in body["error"]["message"]
+    assert (await api.post("/reserve", **want, leave=True))[0] == 202
+    assert await api.amount() == 3
+    # The place of one whose line broke is not taken away by the request that broke.
+    back = asyncio.create_task(api.post("/reserve", **{**want, "wait_s": 15}, leave=True))
+    await eventually(lambda: free(api, 0))
+    assert (await api.post("/reserve", **{**want, "wait_s": 0.1}, leave=True))[0] == 202
+    assert await api.amount() == 0
+    await api.post("/endall", name="eve")
+    assert (await back)[0] == 200
+    await api.post("/endall", name="bob")
+    await eventually(lambda: free(api, 4))
+    # The last try is a try: who leaves may be served.
+    status, rows = await api.post("/reserve", **{**want, "amount": 3, "ticket": "new"}, leave=True)
+    assert (status, len(rows)) == (200, 3)
+
+
 async def test_labels_choose_devices(api, worker):
     await worker.report("A3", labels={"board": "rev2"})
     rows = await api.reserve(1, labels={"board": "rev2"})
