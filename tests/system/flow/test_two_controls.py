@@ -16,7 +16,7 @@ from fieldstation.testing.slack import FakeSlack
 pytestmark = pytest.mark.timeout(180)
 
 DEADLINE_S = 60
-ACTION = {"kind": "command", "argv": ["ls"]}
+ACTION = {"kind": "command", "arguments": ["ls"]}
 
 
 @pytest.fixture
