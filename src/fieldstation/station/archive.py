@@ -58,8 +58,8 @@ class DayFiles:
             lines = lines_of(timestamp, [body for _, body in together])
             by_day.setdefault(day_of(timestamp), []).append(lines)
         try:
-            for day, lines in by_day.items():
-                self._append(self._folder / f"{day}.csv", "".join(lines))
+            for day, parts in by_day.items():
+                self._append(self._folder / f"{day}.csv", "".join(parts))
             self._failed = False
         except (OSError, ValueError) as error:
             if not self._failed:
