@@ -22,7 +22,11 @@ def approvals() -> None:
 
 
 def _server(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--control", metavar="URL", help="Control server.  [default: FIELDSTATION_CONTROL]")(command)
+    return click.option(
+        "--control",
+        metavar="URL",
+        help="Control server, or several separated by commas.  [default: FIELDSTATION_CONTROL]",
+    )(command)
 
 
 @approvals.command("list")

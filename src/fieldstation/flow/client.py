@@ -37,7 +37,7 @@ _KNOWN: dict[str, type[FieldstationError]] = {
 
 class ApprovalsClient:
     """`url` is the control server, FIELDSTATION_CONTROL unless given; `http://name:token@host` carries a token, else
-    FIELDSTATION_TOKEN does."""
+    FIELDSTATION_TOKEN does. Of several, separated by commas, the one that leads is asked."""
 
     def __init__(
         self,
@@ -51,10 +51,12 @@ class ApprovalsClient:
         url = url or setting(CONTROL_VARIABLE)
         if not url:
             raise errors.ControlUnknownError()
-        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
-        self._token = token or urllib.parse.unquote(parts.password or "") or setting(TOKEN_VARIABLE)
-        host = parts.netloc.rpartition("@")[2]
-        self._url = f"{parts.scheme}://{host}/api/approvals"
+        texts = [text.strip() for text in url.split(",") if text.strip()]
+        several = [urllib.parse.urlsplit(text if "://" in text else f"http://{text}") for text in texts]
+        inside = next((urllib.parse.unquote(parts.password) for parts in several if parts.password), "")
+        self._token = token or inside or setting(TOKEN_VARIABLE)
+        # The one that answered last comes first.
+        self._urls = [f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/api/approvals" for parts in several]
         self._timeout_s = timeout_s
         self._tls = tls
         # Without a token the server cannot know who we are, so we say it; with one it knows better.
@@ -142,22 +144,39 @@ class ApprovalsClient:
         elif body is not None:
             body = {**body, "by": self._by}
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self._url + path, data, headers, method=method)  # noqa: S310 - the user's own address
+        for url in tuple(self._urls):
+            try:
+                answer = self._ask(method, url, path, data, headers, self._timeout_s + extra_s)
+            except errors.ApprovalsUnreachableError as error:
+                # Only what surely did nothing is asked of the next one.
+                if url == self._urls[-1] or not (error.fields.get("untouched") or method == "GET"):
+                    raise
+                continue
+            self._urls.remove(url)
+            self._urls.insert(0, url)
+            return answer
+        raise AssertionError("there is at least one address")
+
+    def _ask(
+        self, method: str, url: str, path: str, data: bytes | None, headers: Mapping[str, str], timeout_s: float
+    ) -> Any:
+        request = urllib.request.Request(url + path, data, dict(headers), method=method)  # noqa: S310 - the user's own address
         try:
-            with urllib.request.urlopen(  # noqa: S310 - as above
-                request, timeout=self._timeout_s + extra_s, context=self._tls
-            ) as response:
+            with urllib.request.urlopen(request, timeout=timeout_s, context=self._tls) as response:  # noqa: S310 - as above
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._explained(error.code, error.read(100_000)) from error
+                raise self._explained(url, error.code, error.read(100_000)) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             problem = getattr(error, "reason", None) or error
-            raise errors.ApprovalsUnreachableError(url=mask(self._url), problem=problem) from error
+            untouched = isinstance(problem, ConnectionRefusedError)
+            raise errors.ApprovalsUnreachableError(url=mask(url), problem=problem, untouched=untouched) from error
 
-    def _explained(self, status: int, data: bytes) -> FieldstationError:
+    def _explained(self, url: str, status: int, data: bytes) -> FieldstationError:
         try:
             fields = json.loads(data)
+            if isinstance(fields.get("error"), dict):  # of the control itself: it does not lead
+                fields = {"error": fields["error"].get("code"), "message": fields["error"].get("message")}
             code, message = str(fields.get("error", "")), str(fields.get("message", ""))
         except (ValueError, AttributeError):
             code, message = "", ""
@@ -166,7 +185,7 @@ class ApprovalsClient:
         if status in (401, 403):
             return FieldstationError(message or f"The control server refused the token (HTTP {status}).")
         return errors.ApprovalsUnreachableError(
-            url=mask(self._url), problem=message or f"it answers with HTTP {status}"
+            url=mask(url), problem=message or f"it answers with HTTP {status}", untouched=code == "not_leader"
         )
 
 

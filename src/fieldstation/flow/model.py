@@ -108,9 +108,14 @@ def command_action(
 
 def shown(action: Mapping[str, Any]) -> str:
     """Return the action as a person should see it before saying yes: nothing hidden, control characters visible."""
-    if action.get("kind") == "command":
-        text = action["arguments"][2] if action.get("shell") else shlex.join(action["arguments"])
-        text = f"{text}   (through a shell)" if action.get("shell") else text
+    arguments, shell = _words(action.get("arguments")), bool(action.get("shell"))
+    # Anybody may ask with anything: what only calls itself a command is shown as it is.
+    if action.get("kind") == "command" and arguments and (len(arguments) == 3 or not shell):
+        text = f"{arguments[2]}   (through a shell)" if shell else shlex.join(arguments)
     else:
         text = json.dumps(action, indent=1, sort_keys=True, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _words(value: object) -> list[str]:
+    return value if isinstance(value, list) and all(isinstance(word, str) for word in value) else []

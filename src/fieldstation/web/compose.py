@@ -51,7 +51,11 @@ def mount(server: ControlService, desk: Desk | None = None, config: PanelConfig 
 
         return panel.build(sources)
 
-    doorway = Doorway(build, sessions.prepare)
+    async def prepare() -> None:
+        if control.leads:  # otherwise the leader has done it; its sessions are read when somebody comes
+            await sessions.prepare()
+
+    doorway = Doorway(build, prepare)
     server.app.mount("/ui", doorway, name="panel")
     server.app.state.panel = True
     return [*sources.services(), doorway]

@@ -38,6 +38,9 @@ class Database(Protocol):
     async def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, on disk when this returns."""
 
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which writes nothing, also on a control that does not lead."""
+
 
 class Sessions:
     """Open, find and end sessions. `whose_hash` tells which user a token's hash belongs to now, if any."""
@@ -106,7 +109,7 @@ class Sessions:
 
     async def _read(self) -> None:
         query = select(table).where(table.c.ends_at > _text(self._clock()))
-        rows = await self._database.transact(lambda connection: connection.execute(query).all())
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         self._known = {row.hash: (row.token_hash, datetime.fromisoformat(row.ends_at)) for row in rows}
 
 

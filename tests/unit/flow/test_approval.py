@@ -1,5 +1,6 @@
 """The rules, with a clock that the test moves: a week costs nothing."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -174,3 +175,14 @@ def test_the_approver_sees_what_runs_with_nothing_hidden() -> None:
 def test_a_record_survives_json() -> None:
     whole = answered(asked(quorum=2, approvers=("ada", "bob"), reason="because"), says("ada"))
     assert from_json(to_json(whole)) == whole
+
+
+def test_what_only_calls_itself_a_command_is_shown_as_it_is() -> None:
+    for action in (
+        {"kind": "command"},
+        {"kind": "command", "arguments": "rm -rf /"},
+        {"kind": "command", "arguments": []},
+        {"kind": "command", "arguments": [1, 2]},
+        {"kind": "command", "arguments": ["/bin/sh"], "shell": True},
+    ):
+        assert json.loads(shown(action)) == action

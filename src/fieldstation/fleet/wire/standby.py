@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,14 +26,34 @@ class StandbyGate:
         self.control = control
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Serve one connection, or send it away."""
+        """Serve one connection, or send it away. A WebSocket that is open when we are deposed is closed."""
         if scope["type"] in ("http", "websocket") and not scope["path"].startswith(STAYS):
             try:
                 self.control.must_lead()
             except NotLeaderError as error:
                 await _refuse(scope, send, error)
                 return
+            if scope["type"] == "websocket":
+                await self._until_deposed(scope, receive, send)
+                return
         await self.app(scope, receive, send)
+
+    async def _until_deposed(self, scope: Scope, receive: Any, send: Any) -> None:
+        deposed = asyncio.Event()
+        end = self.control.leading.subscribe(lambda leads: None if leads else deposed.set())
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(self._serve(scope, receive, send, deposed))
+                await deposed.wait()
+                serving.cancel()
+        finally:
+            end()
+
+    async def _serve(self, scope: Scope, receive: Any, send: Any, over: asyncio.Event) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            over.set()
 
 
 async def _refuse(scope: Scope, send: Callable[[Any], Awaitable[None]], error: NotLeaderError) -> None:
