@@ -81,7 +81,7 @@ async def _experiment(
 ) -> bool:
     say(f"Starting the site of {layout.site}; what its roles say is in {wishes.folder / 'roles.log'}.")
     await site.processes["fleet.control"].ready.wait()
-    panel = layout.url + ("/ui" if importlib.util.find_spec("fieldstation.web.compose") is not None else "/")
+    panel = layout.url + ("/ui" if importlib.util.find_spec("nicegui") is not None else "/")
     say(f"The panel is at {panel}")
     await site.until_ready()
     say("A telescope streams and a weather station reports.")
