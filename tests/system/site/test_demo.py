@@ -63,7 +63,7 @@ async def test_it_waits_for_a_yes_listens_where_the_table_says_and_leaves_no_pro
     demo = ServerProcess([*DEMO, "--port", "0", "--dir", folder])
     try:
         demo.wait_ready(150)  # printed when the approval waits
-        assert "The report waits for a yes" in demo.output
+        wait_for(lambda: "The report waits for a yes" in demo.output, 30)
         assert not (folder / "report").exists()
         children = psutil.Process(demo.pid).children(recursive=True)
         assert len(children) >= 14  # seven roles, and what they start

@@ -93,10 +93,10 @@ async def _experiment(
     if wishes.once:
         await experiment.say_yes(layout, asked)
     else:
-        sys.stdout.write(f"ready {panel}\n")
-        sys.stdout.flush()
         say(f"The report waits for a yes: approve it at {panel}, or with")
         say(f"  fieldstation approvals approve {asked.id} --control {layout.url}")
+        sys.stdout.write(f"ready {panel}\n")
+        sys.stdout.flush()
     approved = await experiment.decided(layout, asked)
     checks: Sequence[Check] = ()
     if wishes.once:
