@@ -228,8 +228,8 @@ class Supervisor:
     async def start(self) -> None:
         """Take the folder; SiteRunningError when somebody runs one of these roles from it already."""
         try:
-            (self._folder / "roles").mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whose folder is there already keeps it open
+            (self._folder / "roles").mkdir(mode=0o700, exist_ok=True)
             for name in self.processes:
                 self._lock(name)
         except OSError as error:
