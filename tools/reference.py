@@ -31,7 +31,7 @@ def modules(capability: str) -> Iterator[ModuleType]:
     package = importlib.import_module(f"fieldstation.{capability}")
     yield package
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not re.search(r"\.pb(\.|$)|\.migrations(\.|$)", found.name):
+        if not re.search(r"\.pb(\.|$)|\.migrations(\.|$)|\.__main__$", found.name):
             yield importlib.import_module(found.name)
 
 
