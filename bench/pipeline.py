@@ -145,7 +145,7 @@ async def replicas(url, folder, count):
         for _ in range(count):
             begun = time.perf_counter()
             process = subprocess.Popen(
-                [sys.executable, "-m", "fieldstation", "pipeline", "node", str(file)],
+                [sys.executable, "-m", "fieldstation.pipeline", str(file)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -14,6 +14,12 @@ from fieldstation.testing import MissingProgramError, Mosquitto, Nats, Postgres,
 from fieldstation.testing.programs import program
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="repeat the history of the fleet's fire tests that printed this seed")
+    given = os.environ.get("FIELDSTATION_FIRE_S")
+    parser.addoption("--fire-s", type=float, default=given, help="seconds for which the fleet's fire tests burn")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A real PostgreSQL server for the whole run (one for each xdist worker)."""

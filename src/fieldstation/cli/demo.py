@@ -2,71 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import sys
 import tempfile
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fieldstation.cli.fleet import options
-from fieldstation.core.plugins import require
+from fieldstation.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from fieldstation.fleet.client.evaluation import Result
+    from fieldstation.site.demo.run import Report
+
+# What the demonstration runs on: extra -> a package that only it brings.
+NEEDS = {"fleet": "aiohttp", "station": "nats", "stream": "grpc", "pipeline": "yaml", "plots": "matplotlib",
+         "parquet": "pyarrow"}  # fmt: skip
 
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--once", is_flag=True, help="Run the experiment, print its report, exit: 0 when all went well.")
+@click.option("--once", is_flag=True, help="Answer the approval, check every count, print the report, exit 0 or 1.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
-              help="Port of the control server; another one is taken when it is in use.")  # fmt: skip
+              help="Port of the panel and the control server; another one is taken when it is in use.")  # fmt: skip
 @click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path),
-              help="Keep database and logs here; by default they are deleted at the end.")  # fmt: skip
-def demo(files: tuple[Path, ...], once: bool, port: int, folder: Path | None) -> None:
-    """Start a control server and a worker with four simulated boards, reserve two, evaluate circuits on them.
+              help="Keep the site and its report here; by default they are deleted at the end.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, help="Go on evaluating for so long.")
+def demo(files: tuple[Path, ...], once: bool, port: int, folder: Path | None, seconds: float) -> None:
+    """Run a whole site with simulated hardware, and an experiment on it.
 
-    FILES are bitstreams; without them some are made. Without --once everything keeps running until Ctrl-C.
+    Two boards are reserved and evaluate circuits (FILES, or six that are made) while a telescope streams and a
+    weather station reports; a pipeline joins all of it into one table; the report waits for an approval. Without
+    --once everything then keeps running until Ctrl-C.
     """
-    require("aiohttp", extra="fleet", feature="The demonstration")
+    for extra, package in NEEDS.items():  # looked for, not imported: each is another process' business
+        if find_spec(package) is None:
+            wanted = extra if extra in ("plots", "parquet") else "all"
+            raise MissingExtraError(feature="The demonstration", extra=wanted)
+    from fieldstation.site.demo.run import Wishes, run
+
+    logging.getLogger("fieldstation.fleet.client").setLevel(logging.WARNING)  # its news are on the panel
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fieldstation-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        folder = folder.resolve()
-        failed = options.run(_demo(folder, [file.resolve() for file in files], port, once))
-    sys.exit(1 if failed else 0)
+        wishes = Wishes(folder.resolve(), port, once, seconds, tuple(file.resolve() for file in files))
+        ok = options.run(run(wishes, lambda text: click.echo(text, err=True), show))
+    sys.exit(0 if ok else 1)
 
 
-async def _demo(folder: Path, files: list[Path], port: int, once: bool) -> bool:
-    from fieldstation.site import demo as site
+def show(report: Report) -> None:
+    """Print the table of results and the equations."""
+    from fieldstation.cli.fleet.evaluate import show as table
 
-    click.echo("Starting a control server and a worker with four simulated boards.", err=True)
-    async with site.fleet(folder, port=site.free_port(port)) as running:
-        results = await _experiment(running.url, files or site.make_bitstreams(folder / "circuits"))
-        if not once:
-            click.echo(f"ready {running.url}")
-            click.echo(f"The panel is at {running.url}/ ; Ctrl-C ends everything.", err=True)
-            await asyncio.Event().wait()
-    return any(result.failed for result in results)
-
-
-async def _experiment(url: str, files: list[Path]) -> list[Result]:
-    from fieldstation.cli.fleet.evaluate import show, with_progress
-    from fieldstation.fleet.client.session import FleetClient
-
-    client, free = FleetClient(url, "demo"), asyncio.Event()
-    # The worker accepts clients before control has heard of its boards, so their news is waited for.
-    client.events.subscribe(lambda event: free.set() if event.contents.get("amount", 0) >= 2 else None)
-    async with client:
-        async with asyncio.timeout(60):
-            await free.wait()
-        held = await client.reserve(2, wait_s=60)
-        click.echo(f"Reserved {', '.join(held)}; evaluating {len(files)} circuits on both.", err=True)
-        results = await with_progress(client, "pulsecount", files, held, timeout_s=30)
-        show(results, "pulsecount", as_json=False)
-        ended = await client.end(held)
-        click.echo(f"Ended the reservations of {', '.join(ended)}.", err=True)
-    return results
+    table(
+        sorted(report.results[-48:], key=lambda r: (str(r.evaluation.filepath), r.serial)), "pulsecount", as_json=False
+    )
+    click.echo("")
+    for check in report.checks:
+        click.echo(f"{'ok ' if check.ok else 'NOT'}  {check.name:<12} {check}")
+    click.echo(f"The report is {report.files}")

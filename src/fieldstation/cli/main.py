@@ -13,7 +13,12 @@ from fieldstation.core import log
 from fieldstation.core.errors import FieldstationError
 
 COMMANDS = {
+    "audit": ("fieldstation.cli.audit:audit", "Look whether the audit log is as it was written."),
     "demo": ("fieldstation.cli.demo:demo", "Everything, simulated, on this machine."),
+    "up": ("fieldstation.cli.up:up", "Run the roles of a site file that belong to this machine."),
+    "check": ("fieldstation.cli.up:check", "Validate a site file: every mistake with its line."),
+    "doctor": ("fieldstation.cli.doctor:doctor", "Look at this machine: what is missing, what to do."),
+    "site": ("fieldstation.cli.site:site", "Write units, containers and compose files from a site file."),
     "fleet": ("fieldstation.cli.fleet:fleet", "Reserve devices that are plugged into many computers."),
     "flow": ("fieldstation.cli.flow:flow", "Orchestrate with Prefect, run approved commands on workers."),
     "kit": ("fieldstation.cli.kit:kit", "Small tools: files over sockets, MQTT, SQLite, Slack."),

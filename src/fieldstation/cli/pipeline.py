@@ -278,10 +278,7 @@ def node(what: str) -> None:
     from fieldstation.pipeline import discover
     from fieldstation.pipeline.compose import main
 
-    if what.endswith(".py") or "/" in what:
-        discover.run_file(Path(what), main)
-    else:
-        main(discover.entry_point_node(what))
+    discover.run(what, main)
 
 
 @pipeline.command()

@@ -42,7 +42,7 @@ _context: ContextVar[MappingProxyType[str, object]] = ContextVar("log_context", 
 _SECRETS = (
     (re.compile(r"(?<=://)([^/\s:@]*):[^/\s]+@"), r"\1:***@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
-    (re.compile(r"\bfs[tl]_[\w-]{8,}"), "fs***"),
+    (re.compile(r"\bfs[tls]_[\w-]{8,}"), "fs***"),
     (re.compile(r"\bx(?:ox[a-z]|app)-[\w-]{8,}"), "x***"),
     (re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)=)[^\s&'\",;]+"), r"\1***"),
     (re.compile(r"""(?i)(["'][\w-]*(?:password|passwd|secret|token|api_?key)["']\s*:\s*["'])[^"']+"""), r"\1***"),

@@ -81,6 +81,12 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
+def chained(previous: str, *fields: object) -> str:
+    """Return the hash of one line of an append-only log: it covers the hash of the line before."""
+    text = json.dumps([previous, *fields], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
 def check_user_name(user: str) -> str:
     """Return `user`, or raise UserNameError: the name travels in addresses (`http://name:token@host`) and in logs."""
     if not re.fullmatch(r"[\w.-]{1,64}", user, re.ASCII):

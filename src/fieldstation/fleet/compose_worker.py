@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
+import signal
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -14,6 +16,8 @@ import socketio
 from fieldstation import __version__
 from fieldstation.core import plugins
 from fieldstation.core.config import load
+from fieldstation.core.errors import FieldstationError
+from fieldstation.core.log import setup
 from fieldstation.core.security import LOCAL, Principal, Role, TokenFile, check_bind, is_loopback
 from fieldstation.fleet.driver import Driver
 from fieldstation.fleet.holding import LEASE_PREFIX
@@ -28,7 +32,7 @@ from fieldstation.fleet.wire.worker_http import WorkerHttp
 from fieldstation.fleet.wire.worker_socketio import WorkerSockets
 from fieldstation.fleet.wire.worker_vitals import WorkerVitals
 from fieldstation.fleet.worker import Worker
-from fieldstation.fleet.worker_config import WorkerConfig
+from fieldstation.fleet.worker_config import WorkerConfig, worker_config
 from fieldstation.fleet.worker_store import WorkerStore
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,15 @@ ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a worker that was opened w
 def worker(config: WorkerConfig) -> WorkerService:
     """Return the worker, ready to be started."""
     return WorkerService(config)
+
+
+def worker_asgi() -> Any:
+    """Return a worker as an ASGI app whose life is its server's lifespan: `uvicorn --factory
+    fieldstation.fleet.compose_worker:worker_asgi`. Settings come from the environment and the documented file; `host`
+    and `port` must be what uvicorn listens on, unless `url` says where clients reach it."""
+    config = worker_config()
+    setup(os.environ.get("FIELDSTATION_LOG_LEVEL", "INFO"), file=config.log_file)
+    return UnderAsgi(WorkerService(config))
 
 
 def build_drivers(config: WorkerConfig) -> dict[str, Driver]:
@@ -110,8 +123,8 @@ class WorkerService:
         assert self._server is not None
         return self._server.url
 
-    async def start(self) -> None:
-        """Open the store, take the port."""
+    async def start(self, *, listen: bool = True) -> None:
+        """Open the store, take the port. Without `listen` somebody else's server serves `asgi`."""
         config = self.config
         has_tokens = self._tokens is not None and len(self._tokens) > 0
         check_bind(config.host, has_tokens=has_tokens, insecure=config.insecure)
@@ -127,14 +140,17 @@ class WorkerService:
             care=care_settings(config),
         )
         self._sockets = WorkerSockets(self.worker, self._stopped.set)
+        self.asgi = self._app()
         self._server = HttpServer(
-            self._app(),
+            self.asgi,
             host=config.host,
             port=config.port,
             certificate=config.tls_certificate,
             key=config.tls_key,
         )
-        self._server.bind()
+        self._listens = listen
+        if listen:
+            self._server.bind()
         self.worker.url = config.advertised(self._server.port, self._server.scheme)
         logging.getLogger("fieldstation").addHandler(self._backlog)
 
@@ -164,8 +180,9 @@ class WorkerService:
             tasks = [
                 spawn(self.worker.run, "devices"),
                 spawn(self._sockets.run, "sockets"),
-                spawn(self._server.run, "server"),
             ]
+            if self._listens:
+                tasks.append(spawn(self._server.run, "server"))
             if config.control:
                 token = config.control_token()
                 line = ControlLine(self.worker, config.control, token=token, backlog=self._backlog)
@@ -191,3 +208,42 @@ class WorkerService:
     def health(self) -> dict[str, object]:
         """Say how it is: devices by state, and whether control hears it."""
         return self._vitals.health()
+
+
+class UnderAsgi:
+    """A worker service as an ASGI app. After a graceful shutdown it asks the server's process to end, as ours does."""
+
+    def __init__(self, service: WorkerService) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection, or the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self.service.asgi(scope, receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await self.service.start(listen=False)
+        except FieldstationError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        stopping = False
+
+        async def work() -> None:
+            await self.service.run()
+            if not stopping:
+                signal.raise_signal(signal.SIGTERM)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(work(), name=self.service.name)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                stopping = True
+                working.cancel()
+        finally:
+            await self.service.stop()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Hosted:
-    """One device with its machine. `lease` is the id of the lease it serves."""
+    """One device with its machine. `lease` is the id of the lease it serves; `turn` counts how often one began."""
 
     device: Device
     machine: Machine
@@ -33,6 +33,7 @@ class Hosted:
     kinds: tuple[str, ...]
     labels: Mapping[str, str]
     lease: str | None = None
+    turn: int = 0
     absent: asyncio.TimerHandle | None = None
     reported: tuple[object, ...] = ()
 
@@ -54,6 +55,7 @@ class Hosted:
         self.lease = held.id
         about = {"fields": {"device": self.serial, "lease": held.id}}
         log.info("held by %s as %s, fence %d", held.client, held.kind, held.fences[self.serial], extra=about)
+        self.turn += 1
         self.machine.become(functools.partial(wanted.build, args=held.args), blocking=wanted.state.blocking)
 
     def body(self, fence: int) -> dict[str, Any]:

@@ -138,3 +138,4 @@ class Row:
     token: str
     fence: int
     until: datetime
+    for_s: float | None = None  # from when it was given to `until`: no clock that is set changes it

@@ -204,14 +204,15 @@ class Worker:
             self._end(lease_id, serial, reason)
             hosted = self.devices.get(serial)
             if hosted is not None and hosted.lease == lease_id:
-                hosted.machine.become(functools.partial(self._reset, hosted, lease_id), blocking=False)
+                hosted.machine.become(functools.partial(self._reset, hosted, hosted.turn), blocking=False)
             elif hosted is not None:
                 # Given up here before control did: it took for reserved what was reported since, so it hears it again.
                 self.reports.publish(("device", hosted.body(self._fence(serial))))
 
-    def _reset(self, hosted: Hosted, lease_id: str) -> Any:
-        # Only now, when the old state has handed over its last results, they stop being the lease's.
-        if hosted.lease == lease_id:
+    def _reset(self, hosted: Hosted, turn: int) -> Any:
+        # Only now, when the old state has handed over its last results, they stop being the lease's. Unless it has
+        # begun again meanwhile, even the same one: control may list a lease that has just run out here.
+        if hosted.turn == turn:
             hosted.lease = None
         return fresh(hosted.device)
 

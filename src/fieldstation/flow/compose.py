@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 
 from fieldstation.core.config import load
 from fieldstation.core.security import Principal
 from fieldstation.core.service import Service
 from fieldstation.fleet.control.while_leading import WhileLeading
+from fieldstation.fleet.store import ledger
+from fieldstation.fleet.store.ledger import Entry
 from fieldstation.fleet.wire.control_server import ControlService
 from fieldstation.fleet.wire.guard import PRINCIPAL
 from fieldstation.flow.approvers.slack import SlackApprover
 from fieldstation.flow.config import ApprovalsConfig
 from fieldstation.flow.desk import Desk
+from fieldstation.flow.model import Approval
 from fieldstation.flow.wire.http import router
 from fieldstation.kit.environment import setting
 
@@ -33,7 +39,7 @@ def approvals(server: ControlService, config: ApprovalsConfig | None = None) -> 
     """
     config = config or approvals_config()
     control = server.control
-    desk = Desk(server.store)
+    desk = Desk(server.store, witness=_into_audit)
     server.app.include_router(router(desk, _principal))
     services: list[Service] = [WhileLeading(desk.name, control, lambda: desk)]
     if setting("SLACK_BOT_TOKEN"):
@@ -53,3 +59,9 @@ def approvals(server: ControlService, config: ApprovalsConfig | None = None) -> 
 def _principal(request: Request) -> Principal | None:
     found: Principal | None = request.scope.get(PRINCIPAL)
     return found
+
+
+def _into_audit(connection: Connection, approval: Approval, who: str, what: str, details: Mapping[str, Any]) -> None:
+    """Write into the control's audit log what happens to approvals, bound to the digest of what they are about."""
+    told = {"title": approval.title, "digest": approval.digest, **details}
+    ledger.write_audit(connection, [Entry(f"approval {what}", approval.id, who, detail=json.dumps(told))])

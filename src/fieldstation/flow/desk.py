@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from fieldstation.core.errors import StoreError
 from fieldstation.core.events import Publisher
 from fieldstation.flow import approval as rules
 from fieldstation.flow import store
@@ -26,6 +27,9 @@ LONGEST = timedelta(days=90)
 _SWEEP_S = 1.0
 
 
+Witness = Callable[[Connection, Approval, str, str, Mapping[str, Any]], None]  # who did what, and the details
+
+
 class Database(Protocol):
     """What runs a function of a connection in one transaction; the control's store does."""
 
@@ -38,8 +42,16 @@ class Desk:
 
     name = "approvals"
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        witness: Witness = lambda connection, approval, who, what, details: None,
+    ) -> None:
+        """`witness` hears of every change in its own transaction: it may write into a log that others keep."""
         self._database = database
+        self._witness = witness
         self._clock = clock
         self.changes: Publisher[Approval] = Publisher()
 
@@ -54,6 +66,8 @@ class Desk:
         while True:
             try:
                 await self.sweep()
+            except StoreError as error:  # the database may be away for a while
+                log.error("looking for expired approvals failed, trying again: %s", error)
             except Exception:
                 log.exception("looking for expired approvals failed; trying again")
             await asyncio.sleep(_SWEEP_S)
@@ -117,6 +131,7 @@ class Desk:
                     raise BadRequestError(field="key", problem="it was used for another action already")
                 return there, False
             store.add(connection, asked)
+            self._witness(connection, asked, requester, "asked", {"digest": digest})
             return asked, True
 
         stored, is_new = await self._database.transact(work)
@@ -148,6 +163,7 @@ class Desk:
             if found is None:
                 raise ApprovalUnknownError(id=identity)
             store.note(connection, found, self._clock(), who, what, details)
+            self._witness(connection, found, who, what, details)
 
         await self._database.transact(work)
 
@@ -219,6 +235,7 @@ class Desk:
             store.note(
                 connection, after, after.changed_at or self._clock(), who, what, details | {"state": after.state}
             )
+            self._witness(connection, after, who, what, details)
             return after
 
         after = await self._database.transact(work)

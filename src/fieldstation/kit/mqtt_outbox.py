@@ -47,7 +47,7 @@ class MqttOutbox:
     """Messages on disk until the broker has acknowledged them, sent oldest first, in order per topic.
 
     One process per file. A crash between the broker's acknowledgement and our note of it sends a message once more;
-    nothing else does. A message the broker refuses (MQTT 5) is set aside and does not block the others.
+    nothing else does. A message the broker refuses is set aside and does not block the others.
     """
 
     def __init__(self, client: MqttClient, path: Path, *, max_messages: int = 1_000_000) -> None:

@@ -24,7 +24,7 @@ def command_for(process: str, workflow: str, image: str, folder: Path, given: Ma
     Looked at in order: `--run PROCESS=FILE`, an image with the prefix `node:` or `exec:`, then files beside krt.yaml:
     `WORKFLOW/PROCESS.py`, `PROCESS.py`, `PROCESS/main.py`, `nodes/PROCESS.py`.
     """
-    node = [sys.executable, "-m", "fieldstation", "pipeline", "node"]
+    node = [sys.executable, "-m", "fieldstation.pipeline"]
     if process in given:
         value = given[process]
         return [*node, str(folder / value)] if value.endswith(".py") else shlex.split(value)
@@ -37,6 +37,14 @@ def command_for(process: str, workflow: str, image: str, folder: Path, given: Ma
         if (folder / candidate).is_file():
             return [*node, str((folder / candidate).resolve())]
     raise NoCommandError(process=process, candidates=" or ".join(candidates))
+
+
+def run(what: str, start: Any) -> None:
+    """Run the node that `what` names: a Python file, or a registered node; `start(node)` runs a declared one."""
+    if what.endswith(".py") or "/" in what:
+        run_file(Path(what), start)
+    else:
+        start(entry_point_node(what))
 
 
 def run_file(path: Path, start: Any) -> None:

@@ -1,1 +1,1 @@
-"""The site file, its roles, and the bridges that join capabilities. Not built yet."""
+"""The site file, its roles under one supervisor, the bridges that join capabilities, and the demonstration."""

@@ -144,7 +144,7 @@ class MessagingAgent:
         """Store many messages in one commit: all or none of them."""
         bodies = list(message_bodies)
         if bodies:
-            ids, ranks = [self._new_id() for _ in bodies], [int(body.variant == "log") for body in bodies]
+            ids, ranks = self._new_ids(len(bodies)), [int(body.variant == "log") for body in bodies]
             self._line.ask(("add", ids, time.time(), ranks, _revision), [body.model_dump_json() for body in bodies])
             beat()
 
@@ -194,11 +194,12 @@ class MessagingAgent:
             self._reader.close()
             self._reader = None
 
-    def _new_id(self) -> str:
+    def _new_ids(self, count: int) -> list[str]:
         # Made before the first try, so that a try again is no second message. The process id tells a forked child's.
         # Of one width: ids that grow as text keep the store's index of them dense.
-        self._count += 1
-        return f"{self._stem}{os.getpid():x}-{self._count:08x}"
+        first, self._count = self._count, self._count + count
+        stem = f"{self._stem}{os.getpid():x}"
+        return [f"{stem}-{number:08x}" for number in range(first, first + count)]
 
     def _open_reader(self) -> Reader:
         if self._reader is None:

@@ -37,6 +37,13 @@ def line_of(timestamp: float, body: str) -> str:
     return f'{timestamp!r},"{quoted}"\n'
 
 
+def lines_of(timestamp: float, bodies: Iterable[str]) -> str:
+    """Return rows of one time whose bodies have no line break in them; in few calls, since the writer does this."""
+    start = f'{timestamp!r},"'
+    quoted = "\n".join(bodies).replace('"', '""').replace("\n", f'"\n{start}')
+    return f'{start}{quoted}"\n'
+
+
 class DayFiles:
     """Appends to the files of the days. A failure is logged once and mends itself when the day is written anew."""
 
@@ -48,11 +55,11 @@ class DayFiles:
         """Append rows, each to the file of its day; never raises."""
         by_day: dict[datetime.date, list[str]] = {}
         for timestamp, together in itertools.groupby(rows, key=itemgetter(0)):  # those of one batch have one time
-            lines = [line_of(timestamp, body) for _, body in together]
-            by_day.setdefault(day_of(timestamp), []).extend(lines)
+            lines = lines_of(timestamp, [body for _, body in together])
+            by_day.setdefault(day_of(timestamp), []).append(lines)
         try:
-            for day, lines in by_day.items():
-                self._append(self._folder / f"{day}.csv", "".join(lines))
+            for day, parts in by_day.items():
+                self._append(self._folder / f"{day}.csv", "".join(parts))
             self._failed = False
         except (OSError, ValueError) as error:
             if not self._failed:

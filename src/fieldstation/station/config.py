@@ -171,8 +171,12 @@ class SupervisionConfig(Section):
 class RetentionConfig(Section):
     """What of the archive may go. Messages that are still owed to an uplink never do."""
 
-    max_age_days: float | None = Field(default=None, gt=0, description="Drop delivered messages that are older.")
-    max_size_mb: float | None = Field(default=None, gt=0, description="Drop the oldest delivered above this size.")
+    max_age_days: float | None = Field(
+        default=None, gt=0, description="Drop delivered messages that are older, and the files of such days."
+    )
+    max_size_mb: float | None = Field(
+        default=None, gt=0, description="Drop the oldest days and delivered messages above this size, store and files."
+    )
     log_days: int = Field(default=90, ge=1, description="Remove log files that are older.")
 
 

@@ -6,7 +6,10 @@ import contextlib
 import json
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
@@ -63,6 +66,28 @@ class HealthServer:
             f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
         )
         return head.encode() + payload
+
+
+def health_url(data_dir: Path) -> str | None:
+    """Return the address at which a running station tells how it is."""
+    try:
+        return str(json.loads((data_dir / "run" / "health.json").read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def told_by(data_dir: Path) -> dict[str, Any] | None:
+    """Return what the running station of this folder tells of itself, or None when none answers."""
+    url = health_url(data_dir)
+    if url is None:
+        return None
+    try:
+        with urllib.request.urlopen(url + "/health", timeout=5) as response:  # noqa: S310 - our own loopback address
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:  # 503 says that something is wrong; the body says what
+        return dict(json.load(error))
+    except (OSError, ValueError):
+        return None
 
 
 def metrics(snapshot: Snapshot) -> str:

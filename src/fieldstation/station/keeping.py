@@ -53,10 +53,32 @@ def _retain(data_dir: Path, retention: RetentionConfig) -> None:
             # In small transactions: measuring does not wait for house-keeping.
             while line.ask(("retain", before, _AT_ONCE)) == _AT_ONCE:
                 time.sleep(0.01)
-        file = data_dir / "active-message-queue.sqlite3"
-        while retention.max_size_mb is not None and used_mb(file) > retention.max_size_mb:
-            if line.ask(("retain", None, _AT_ONCE)) == 0:
+            for path in _days_only_in_files(data_dir):
+                if datetime.date.fromisoformat(path.stem) < day_of(before):
+                    path.unlink(missing_ok=True)
+        while retention.max_size_mb is not None and archive_mb(data_dir) > retention.max_size_mb:
+            oldest = next(iter(_days_only_in_files(data_dir)), None)
+            if oldest is not None:
+                oldest.unlink(missing_ok=True)
+            elif line.ask(("retain", None, _AT_ONCE)) == 0:
                 break
+
+
+def _days_only_in_files(data_dir: Path) -> list[Path]:
+    """Return the files of the days before the first that the store has anything of, the oldest first."""
+    reader = Reader(data_dir / "active-message-queue.sqlite3")
+    with contextlib.closing(reader):
+        earliest = reader.earliest()
+    if earliest is None:
+        return []
+    first = f"{day_of(earliest)}.csv"
+    return sorted(path for path in (data_dir / "messages").glob("????-??-??.csv") if path.name < first)
+
+
+def archive_mb(data_dir: Path) -> float:
+    """Return the size of what is in the store and of the files of the days."""
+    files = (path.stat().st_size for path in (data_dir / "messages").glob("*.csv"))
+    return used_mb(data_dir / "active-message-queue.sqlite3") + sum(files) / 1e6
 
 
 def used_mb(file: Path) -> float:

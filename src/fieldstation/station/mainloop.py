@@ -9,7 +9,6 @@ import select
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from fieldstation.core.errors import StoreError
@@ -259,11 +258,3 @@ class Station:
         """Return what `status`, /health and /metrics show. Called from the health thread."""
         charges = self._supervisor.charges if self._supervisor is not None else []
         return snapshot(self._place, self._config, [c.report() for c in charges], self._writer.pid)
-
-
-def health_url(data_dir: Path) -> str | None:
-    """Return the address at which a running station tells how it is."""
-    try:
-        return str(json.loads((data_dir / "run" / "health.json").read_text())["url"])
-    except (OSError, ValueError, KeyError):
-        return None

@@ -33,6 +33,7 @@ def snapshot(place: Place, config: Config, processes: list[dict[str, Any]], writ
             "configured": name in config.all_uplinks(),
             "connected": bool(details.get("connected")),
             "delivered": details.get("delivered", 0),
+            "delivered_per_minute": details.get("delivered_per_minute", 0),
             "last_delivery": details.get("last_delivery"),
             "last_error": details.get("last_error"),
         }

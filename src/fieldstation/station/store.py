@@ -224,6 +224,11 @@ class Reader:
         rows = self._connection.execute("SELECT DISTINCT date(timestamp, 'unixepoch') FROM message ORDER BY 1")
         return [datetime.date.fromisoformat(row[0]) for row in rows]
 
+    def earliest(self) -> float | None:
+        """Return the earliest time that any message has."""
+        found: float | None = self._connection.execute("SELECT min(timestamp) FROM message").fetchone()[0]
+        return found
+
     def newest(self) -> float | None:
         """Return the time of the message stored last."""
         row = self._connection.execute("SELECT timestamp FROM message ORDER BY seq DESC LIMIT 1").fetchone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -40,6 +41,29 @@ class Uplink(Protocol):
         """Say how it is, for `station status`."""
 
 
+class LastMinute:
+    """Counts what happened in the last sixty seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seconds: deque[tuple[int, int]] = deque()  # (second, how many in it)
+
+    def add(self) -> None:
+        """Count one."""
+        now = int(self._clock())
+        last, count = self._seconds.pop() if self._seconds else (now, 0)
+        if last != now:
+            self._seconds.append((last, count))
+            count = 0
+        self._seconds.append((now, count + 1))
+        if len(self._seconds) > 61:
+            self._seconds.popleft()
+
+    def __int__(self) -> int:
+        since = self._clock() - 60
+        return sum(count for second, count in self._seconds if second > since)
+
+
 class SendLoop:
     """Keeps up to `max_parallel` messages on their way until it is torn down and has drained."""
 
@@ -69,6 +93,7 @@ class SendLoop:
         self._ending_at: float | None = None
         self._last_online = 0.0
         self.delivered = 0
+        self._lately = LastMinute(clock)
         self.parked = 0
         self.last_delivery: float | None = None
 
@@ -97,6 +122,7 @@ class SendLoop:
         return {
             "connected": self._uplink.connected,
             "delivered": self.delivered,
+            "delivered_per_minute": int(self._lately),
             "parked": self.parked,
             "in_flight": len(self._inflight),
             "last_delivery": self.last_delivery,
@@ -171,6 +197,7 @@ class SendLoop:
         else:
             self._acknowledged.append((row.rank, row.seq))
             self.delivered += 1
+            self._lately.add()
             self.last_delivery = time.time()
             self._flush.set()
         finally:

@@ -6,11 +6,13 @@ For every client: frames offered = frames sent + frames dropped + frames still w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fieldstation.stream.errors import FrameFormatError
 from fieldstation.stream.model import Frame, Wanted
 
 Key = tuple[int, str, int | None]  # module, product, quabo: the places of which the newest frame is kept
@@ -36,6 +38,16 @@ class SharedFrame:
         if self._payload is None:
             self._payload = self._encode(self.frame, self.received_ns)
         return self._payload
+
+    @property
+    def encoded(self) -> bool:
+        """True once `payload` costs nothing."""
+        return self._payload is not None
+
+    def encode(self) -> None:
+        """Encode now, so that whoever sends it does not wait for that; one that cannot be is left to the sender."""
+        with contextlib.suppress(FrameFormatError):
+            _ = self.payload
 
 
 @dataclass(slots=True)
@@ -167,6 +179,10 @@ class Every(Subscription):
         if self._gaps and self._gaps[0][0] is shared:
             return self._gaps.popleft()[1]
         return 0
+
+    def following(self) -> SharedFrame | None:
+        """The frame that will be taken next, if it is here."""
+        return self._queue[0] if self._queue else None
 
     async def ready(self) -> None:
         """Wait for a frame."""

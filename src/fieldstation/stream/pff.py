@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fieldstation.stream.errors import PffNameError
 from fieldstation.stream.model import PRODUCTS, Product
@@ -27,6 +27,7 @@ _MODULE = re.compile(r"module_(\d+)")
 _SEQNO = re.compile(r"\.seqno_(\d+)")
 _START = re.compile(r"(?:^|\.)start_([^.]+)")
 _decoder = json.JSONDecoder()
+_INTEGER = {int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,7 @@ def file_name(start: str, product: Product, module_id: int, seqno: int) -> str:
     return f"start_{stamp}.dp_{product.name}.bpp_{product.bytes_per_pixel}.module_{module_id}.seqno_{seqno}.pff"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A complete frame: its header, and where its pixels start and end in the buffer."""
 
     header: dict[str, Any]
@@ -85,11 +85,26 @@ class Damaged:
 def parse_header(text: bytes) -> dict[str, Any] | None:
     """Return the JSON object, or None when the text is none that could be sent to clients."""
     try:
-        header = json.loads(text.decode())
+        letters = text.decode()
+        header, end = _decoder.raw_decode(letters)
     except (ValueError, RecursionError):
         return None
+    if not isinstance(header, dict) or letters[end:].strip(" \t\r\n"):
+        return None
     # JSON can spell half of a surrogate pair, which UTF-8 cannot hold; but only with an escape.
-    return header if isinstance(header, dict) and _sendable(header, 1, b"\\u" in text) else None
+    escaped = b"\\u" in text
+    return header if (not escaped and _is_plain(header)) or _sendable(header, 1, escaped) else None
+
+
+def _is_plain(header: dict[str, Any]) -> bool:
+    # Every real header: integers, at most one level down. Found out without a look at each by itself.
+    numbers: list[Any] = []
+    for value in header.values():
+        if type(value) is dict:
+            numbers += value.values()
+        else:
+            numbers.append(value)
+    return _INTEGER.issuperset(map(type, numbers)) and bool(numbers) and max(numbers) < _MAX_NUMBER > -min(numbers)
 
 
 def _sendable(value: Any, level: int, check_text: bool) -> bool:

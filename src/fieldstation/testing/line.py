@@ -72,16 +72,18 @@ class Line:
         self._listener.listen(128)
         self._listener.setblocking(False)
         self._listening = True
-        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            near, _ = await loop.sock_accept(self._listener)
-            connection = _Connection(self, self._random.random())
-            task = loop.create_task(connection.carry(near))
-            self._open[task] = connection
-            task.add_done_callback(functools.partial(self._ended, near))
+    def _accept(self) -> None:
+        try:
+            near, _ = self._listener.accept()
+        except OSError:  # it was gone before we came to it
+            return
+        near.setblocking(False)
+        connection = _Connection(self, self._random.random())
+        task = asyncio.get_running_loop().create_task(connection.carry(near))
+        self._open[task] = connection
+        task.add_done_callback(functools.partial(self._ended, near))
 
     def _ended(self, near: socket.socket, task: asyncio.Task[None]) -> None:
         del self._open[task]
@@ -95,8 +97,7 @@ class Line:
             await self._listen()
         elif refusing and self._listening:
             self._listening = False
-            self._accepting.cancel()
-            await asyncio.wait({self._accepting})
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             await self._end(list(self._open))
 

@@ -37,7 +37,7 @@ class StationProcess:
         """Run it and wait until it says `ready`."""
         command = ["fieldstation", "station", "run"]
         self._server = ServerProcess(command, env=self.environment, cwd=self.folder)
-        self._server.wait_ready(30)
+        self._server.wait_ready(60)
         return self
 
     @property

@@ -145,7 +145,7 @@ class Rig:
         with (folder / "log").open("wb") as log:
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "fieldstation", "pipeline", "node", str(NODES / file)),
+                *("-m", "fieldstation.pipeline", str(NODES / file)),
                 cwd=folder,
                 env={**os.environ, "KAI_APP_CONFIG_PATH": str(folder), **(env or {})},
                 stdout=asyncio.subprocess.PIPE,

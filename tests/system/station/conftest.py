@@ -62,12 +62,16 @@ class Counter:
 
     def answers(self) -> list[tuple[int, str]]:
         """(revision, status) of the config answers, in order; ThingsBoard's form."""
-        found = [m["values"]["configuration"] for m in self.messages if "configuration" in m["values"]]
+        found = self._configurations()
         return [(a["config"]["config"]["general"]["config_revision"], a["status"]) for a in found]
 
     def reasons(self) -> list[str]:
-        found = [m["values"]["configuration"] for m in self.messages if "configuration" in m["values"]]
-        return [a["config"]["reason"] for a in found if "reason" in a["config"]]
+        return [a["config"]["reason"] for a in self._configurations() if "reason" in a["config"]]
+
+    def _configurations(self) -> list[dict[str, Any]]:
+        # QoS 1 may bring one and the same message again; another answer would have another time.
+        found = {json.dumps(m): m["values"]["configuration"] for m in self.messages if "configuration" in m["values"]}
+        return list(found.values())
 
     def close(self) -> None:
         self._client.loop_stop()

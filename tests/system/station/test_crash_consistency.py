@@ -18,7 +18,7 @@ from fieldstation.station.messages import DataMessageBody
 from fieldstation.station.store import NewRow, Reader, Store, open_for_writing
 from fieldstation.testing import program, wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_fault_power_loss_a_log_cut_at_every_write_boundary_opens_with_whole_commits(tmp_path):

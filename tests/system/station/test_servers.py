@@ -18,7 +18,7 @@ from fieldstation.station.sim import serve
 from fieldstation.testing import eventually, mosquitto, wait_for
 from fieldstation.testing.line import Line
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 NUMBERS = """
 import time
@@ -47,8 +47,8 @@ async def test_thingsboard_takes_everything_and_its_config_is_answered(make_stat
         new["general"]["config_revision"] = 2
         server.set_config(new)  # while the station is off
         await in_thread(make_station(config_for(mosquitto.port), **numbers(20)).start)
-        await server.wait_for(lambda r: len({e["values"]["n"] for e in r.data}) == 20, 30)
-        await server.wait_for(lambda r: r.answers and r.answers[-1]["status"] == "accepted", 30)
+        await server.wait_for(lambda r: len({e["values"]["n"] for e in r.data}) == 20)
+        await server.wait_for(lambda r: r.answers and r.answers[-1]["status"] == "accepted")
         assert server.recorded.problems == []
 
 
@@ -58,15 +58,15 @@ async def test_tenta_takes_everything_and_its_retained_config_is_answered_once(m
         new["general"]["config_revision"] = 5
         station = make_station(config_for(mosquitto.port, provider="tenta"), **numbers(20))
         await in_thread(station.start)
-        await server.wait_for(lambda r: len({e["value"]["n"] for e in r.data}) == 20, 30)
+        await server.wait_for(lambda r: len({e["value"]["n"] for e in r.data}) == 20)
         await server.push_config(new, "roof")
-        await server.wait_for(lambda r: r.answers, 30)
+        await server.wait_for(lambda r: r.answers)
         assert server.recorded.answers[0]["revision"] == 5
         assert server.recorded.answers[0]["success"] is True
         # The retained config comes again with the next start: neither tried nor answered again.
         await in_thread(station.stop)
         await in_thread(station.start)
-        await eventually(lambda: station.snapshot()["ok"], 20)
+        await eventually(lambda: station.snapshot()["ok"])
         assert len(server.recorded.answers) == 1
         assert server.recorded.problems == []
 
@@ -85,7 +85,7 @@ async def test_nats_no_outage_makes_a_duplicate_not_even_one_longer_than_the_win
     config = nats_config(config_for, f"nats://127.0.0.1:{line.port}", duplicate_window_s=1)
     station = make_station(config, **numbers(300, 0.01))
     await in_thread(station.start)
-    await eventually(lambda: station.process("backend").get("details", {}).get("delivered", 0) > 20, 20)
+    await eventually(lambda: station.process("backend").get("details", {}).get("delivered", 0) > 20)
     line.hold()
     await asyncio.sleep(2.5)  # longer than the window
     line.hold(False)
@@ -94,7 +94,7 @@ async def test_nats_no_outage_makes_a_duplicate_not_even_one_longer_than_the_win
     os.kill(pid, signal.SIGKILL)
     inbox = Inbox(tmp_path / "inbox.sqlite3")
     reading = asyncio.create_task(read_stream(NATSConfig(servers=[nats.url]), inbox))
-    await eventually(lambda: len(inbox.ids()) >= 300, 30)
+    await eventually(lambda: len(inbox.ids()) >= 300)
     reading.cancel()
     await asyncio.wait([reading])
     rows = inbox._connection.execute("SELECT body FROM received WHERE kind = 'data'").fetchall()
@@ -108,7 +108,7 @@ async def test_nats_a_config_published_while_the_station_was_off_is_taken(make_s
     config = nats_config(config_for, nats.url)
     station = make_station(config, **numbers(3))
     await in_thread(station.start)
-    await eventually(lambda: station.snapshot()["ok"], 20)
+    await eventually(lambda: station.snapshot()["ok"])
     await in_thread(station.stop)
     new = nats_config(config_for, nats.url)
     new["general"]["config_revision"] = 7
@@ -178,12 +178,12 @@ def test_aws_iot_mutual_tls_delivers_and_a_wrong_ca_backs_off_without_a_storm(ma
         client.loop_start()
         wait_for(client.is_connected)
         station = make_station(aws_config(config_for, broker.port, folder, folder), **numbers(20)).start()
-        wait_for(lambda: len({m["id"] for m in seen}) == 20, 30)
+        wait_for(lambda: len({m["id"] for m in seen}) == 20)
         station.stop()
         client.loop_stop()
         client.disconnect()
         wrong = make_station(aws_config(config_for, broker.port, folder, other), **numbers(3)).start()
-        details = wait_for(lambda: wrong.process("backend").get("details", {}).get("last_error"), 20)
+        details = wait_for(lambda: wrong.process("backend").get("details", {}).get("last_error"))
         assert "TLS" in details
         assert wrong.process("backend")["details"]["connects"] == 0
         assert wrong.process("backend")["deaths"] == 0
@@ -195,8 +195,8 @@ def test_a_wrong_password_backs_off_without_a_storm(make_station, config_for, tm
     with mosquitto(tmp_path / "locked", settings=f"allow_anonymous false\npassword_file {passwords}") as broker:
         line = Line(broker.port)
         station = make_station(config_for(line.port), **numbers(3)).start()
-        wait_for(lambda: "refused" in (station.process("backend").get("details", {}).get("last_error") or ""), 20)
-        wait_for(lambda: line.connections >= 3, 20)
+        wait_for(lambda: "refused" in (station.process("backend").get("details", {}).get("last_error") or ""))
+        wait_for(lambda: line.connections >= 3)
         assert line.connections < 8
         assert station.process("backend")["deaths"] == 0
         assert station.snapshot()["queues"]["backend"]["depth"] < 20
@@ -210,8 +210,8 @@ async def test_two_uplinks_at_once_each_deliver_everything(make_station, config_
     async with serve(mosquitto.port, "thingsboard") as server:
         station = make_station(config, **numbers(50))
         await in_thread(station.start)
-        await server.wait_for(lambda r: len({e["values"]["n"] for e in r.data}) == 50, 30)
-        await eventually(lambda: all(q["depth"] == 0 for q in station.snapshot()["queues"].values()), 30)
+        await server.wait_for(lambda r: len({e["values"]["n"] for e in r.data}) == 50)
+        await eventually(lambda: all(q["depth"] == 0 for q in station.snapshot()["queues"].values()))
         info = await nats_client.connect(nats.url)
         state = (await info.jetstream().stream_info("STATION")).state
         assert state.messages >= 50
@@ -227,17 +227,17 @@ def test_a_row_for_which_the_broker_closes_the_line_is_set_aside_and_the_rest_is
         counter = count_at(broker.port)
         station = make_station(config_for(broker.port), {"counting": "counting:run"}, counting=text).start()
         wait_for(lambda: set(counter.numbers) == set(range(60)) - {7}, 80)
-        wait_for(lambda: any("closes the line" in str(m) for m in counter.messages), 20)
-        wait_for(lambda: station.snapshot()["queues"]["backend"]["depth"] == 0, 20)
+        wait_for(lambda: any("closes the line" in str(m) for m in counter.messages))
+        wait_for(lambda: station.snapshot()["queues"]["backend"]["depth"] == 0)
         assert station.process("backend")["details"]["parked"] == 1
 
 
 def test_a_flapping_line_loses_nothing(make_station, config_for, line, counter):
     station = make_station(config_for(line.port), **numbers(200, 0.02)).start()
     for before in range(1, 5):
-        wait_for(lambda at=before: station.process("backend").get("details", {}).get("connects", 0) >= at, 30)
+        wait_for(lambda at=before: station.process("backend").get("details", {}).get("connects", 0) >= at)
         line.cut()
-    wait_for(lambda: len(set(counter.numbers)) == 200, 40)
+    wait_for(lambda: len(set(counter.numbers)) == 200)
     assert sorted(set(counter.numbers)) == list(range(200))
     # QoS 1 may repeat what was on its way at a cut, and nothing else.
     assert len(counter.numbers) <= 200 + 5 * 20
@@ -247,17 +247,17 @@ def test_a_broker_that_restarts_and_forgets_its_sessions_gets_everything(
     make_station, config_for, mosquitto, line, counter
 ):
     station = make_station(config_for(line.port), **numbers(200, 0.02)).start()
-    wait_for(lambda: len(counter.numbers) > 20, 20)
+    wait_for(lambda: len(counter.numbers) > 20)
     line.refuse()
     mosquitto.kill()
     for path in mosquitto.folder.glob("*.db"):
         path.unlink()
     mosquitto.start()
-    wait_for(counter._client.is_connected, 20)
+    wait_for(counter._client.is_connected)
     line.refuse(False)
     wait_for(lambda: len(set(counter.numbers)) == 200, 60)
     new = config_for(line.port)
     new["general"]["config_revision"] = 2
     counter.publish("v1/devices/me/attributes", {"configuration": new})
-    wait_for(lambda: (2, "accepted") in counter.answers(), 30)
+    wait_for(lambda: (2, "accepted") in counter.answers())
     assert station.process("backend")["deaths"] == 0

@@ -147,7 +147,7 @@ def test_a_plan_names_everything_as_documented():
 
 
 def test_the_program_of_a_process_is_found_where_the_document_says(tmp_path):
-    node = [sys.executable, "-m", "fieldstation", "pipeline", "node"]
+    node = [sys.executable, "-m", "fieldstation.pipeline"]
     assert command_for("mix", "w", "node:echo", tmp_path, {}) == [*node, "echo"]
     assert command_for("mix", "w", "exec:./mix --fast 'a b'", tmp_path, {}) == ["./mix", "--fast", "a b"]
     assert command_for("mix", "w", "x", tmp_path, {"mix": "other.py"}) == [*node, str(tmp_path / "other.py")]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import datetime
 
-from fieldstation.station.archive import DayFiles, line_of, merged, read_day_file, write_day
+from fieldstation.station.archive import DayFiles, line_of, lines_of, merged, read_day_file, write_day
 
 NOON = 1_700_000_000.25  # 2023-11-14
 DAY = "2023-11-14.csv"
@@ -12,6 +12,11 @@ def test_a_row_has_the_documented_form():
     assert line_of(NOON, '{"variant":"data","data":{"t":1.5}}') == (
         '1700000000.25,"{""variant"":""data"",""data"":{""t"":1.5}}"\n'
     )
+
+
+def test_rows_of_one_time_are_written_as_each_alone_would_be():
+    bodies = ['{"a":"x"}', '{"b":""}', '{"c":1}']
+    assert lines_of(NOON, bodies) == "".join(line_of(NOON, body) for body in bodies)
 
 
 def test_each_row_goes_to_the_file_of_its_utc_day(tmp_path):

@@ -13,6 +13,7 @@ from fieldstation.station.config import Config, ForeignConfig, UpdaterConfig, as
 from fieldstation.station.errors import UpdateError
 from fieldstation.station.place import current_place
 from fieldstation.station.secrets import masked
+from fieldstation.station.updater import Updater
 from fieldstation.station.updates import sources
 from fieldstation.station.updates.answers import Answers, digest
 from fieldstation.station.updates.decide import decide
@@ -287,3 +288,21 @@ def test_the_pointer_survives_a_root_with_spaces(home, monkeypatch, tmp_path):
     result = subprocess.run([str(root / "ivy-cli.sh"), "info"], capture_output=True, text=True, check=True)
     assert "my stations" in result.stdout
     assert Path(str(root)).is_dir()
+
+
+def test_environments_that_are_not_in_use_are_removed_and_the_one_to_roll_back_to_stays(current, home, monkeypatch):
+    monkeypatch.setenv("IVY_ROOT_DIR", str(home.parent))
+    for version in ("0.9.0", "1.0.0", "1.2.3", "dev"):
+        (home.parent / version / ".venv" / "bin").mkdir(parents=True)
+        (home.parent / version / "source.py").write_text("")
+    data = current_place().data_dir
+    data.mkdir(exist_ok=True)
+    (data / "previous-version").write_text(f"{home.parent / '1.0.0'}\n")
+    TrialFile(data).save(trial())
+    Updater(current).remove_old_venvs()
+    assert (home.parent / "0.9.0" / ".venv").exists(), "during a trial all stay"
+    TrialFile(data).clear()
+    Updater(current).remove_old_venvs()
+    left = {path.parent.name for path in home.parent.glob("*/.venv")}
+    assert left == {"1.0.0", "1.2.3", "dev"}
+    assert (home.parent / "0.9.0" / "source.py").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from fieldstation.station.errors import PoisonMessageError
 from fieldstation.station.store import QueueRow
-from fieldstation.station.uplink import SendLoop
+from fieldstation.station.uplink import LastMinute, SendLoop
 from fieldstation.testing import eventually
 
 
@@ -88,6 +88,20 @@ async def test_everything_is_sent_oldest_first_and_forgotten_when_acknowledged()
     await drain(loop(outbox, server))
     assert server.taken == list(range(1, 26))
     assert outbox.rows == []
+
+
+def test_the_rate_is_that_of_the_last_sixty_seconds():
+    clock = [0.0]
+    lately = LastMinute(lambda: clock[0])
+    for second in range(200):
+        clock[0] = float(second)
+        lately.add()
+        lately.add()
+    assert int(lately) == 120
+    clock[0] = 229.5
+    assert int(lately) == 60
+    clock[0] = 1000.0
+    assert int(lately) == 0
 
 
 async def test_no_more_than_the_window_is_on_its_way():

@@ -25,9 +25,12 @@ _DATABASE = "sqlite:///FILE, postgresql://..., or libpq words (host=... dbname=.
 @click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Its private key.")
 @click.option("--require-tokens", is_flag=True, default=None, help="Ask for a token on loopback too.")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on any address without tokens.")
+@click.option("--panel/--no-panel", default=None, help="Serve the panel at /ui (where the extra `web` is installed).")
 @click.option("--log-level", help="debug, info, warning or error; as after `fieldstation` itself.")
 @click.option("--log-json", is_flag=True, default=None, help="One JSON object a line.")
-def control(file: Path | None, log_level: str | None, log_json: bool | None, **options: Any) -> None:
+def control(
+    file: Path | None, panel: bool | None, log_level: str | None, log_json: bool | None, **options: Any
+) -> None:
     """Run the control server: it knows the devices of all workers and who has reserved them.
 
     Prints `ready URL` when it accepts work. Stops on SIGTERM and Ctrl-C; reservations live on and are there again
@@ -42,9 +45,22 @@ def control(file: Path | None, log_level: str | None, log_json: bool | None, **o
     from fieldstation.flow import compose as flow
 
     server = compose.control(compose.control_config(file=file, overrides=options))
-    _, approvals = flow.approvals(server, flow.approvals_config(file))
+    desk, approvals = flow.approvals(server, flow.approvals_config(file))
+    services = [server, *approvals, *_panel(server, desk, file, panel)]
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(service.run([server, *approvals], ready_url=lambda: server.url))
+        runner.run(service.run(services, ready_url=lambda: server.url))
+
+
+def _panel(server: Any, desk: Any, file: Path | None, wanted: bool | None) -> list[Any]:
+    """Mount the panel. Without its extra it is missing quietly, unless somebody asked for it."""
+    from importlib.util import find_spec
+
+    from fieldstation.web.compose import mount, panel_config
+
+    settings = panel_config(file, overrides={"enabled": wanted})
+    if not settings.enabled or (wanted is None and find_spec("nicegui") is None):
+        return []
+    return mount(server, desk, settings)
 
 
 def _fast_loop() -> Any:

@@ -15,26 +15,8 @@ from fieldstation.cli.station.place import (
     print_json,
 )
 from fieldstation.core.errors import FieldstationError
-from fieldstation.station.place import Place, current_place
-
-
-def told_by_the_station(place: Place) -> dict[str, Any] | None:
-    """Return what the running station tells of itself, or None when none answers."""
-    import urllib.error
-    import urllib.request
-
-    from fieldstation.station.mainloop import health_url
-
-    url = health_url(place.data_dir)
-    if url is None:
-        return None
-    try:
-        with urllib.request.urlopen(url + "/health", timeout=5) as response:  # noqa: S310 - our own loopback address
-            return dict(json.load(response))
-    except urllib.error.HTTPError as error:
-        return dict(json.load(error))
-    except OSError:
-        return None
+from fieldstation.station.health import told_by
+from fieldstation.station.place import current_place
 
 
 @click.command()
@@ -45,7 +27,7 @@ def status(as_json: bool) -> None:
     from fieldstation.station.status import snapshot
 
     place = entered()
-    found = told_by_the_station(place)
+    found = told_by(place.data_dir)
     running = found is not None
     if found is None:
         found = {**snapshot(place, config_of(place), [], None), "ok": False, "problems": ["the station is not running"]}
@@ -74,7 +56,7 @@ def status(as_json: bool) -> None:
 def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
     from rich.table import Table
 
-    table = Table("queue", "waiting", "oldest", "set aside", "stored/min", "delivered", "server", box=None)
+    table = Table("queue", "waiting", "oldest", "set aside", "stored/min", "sent/min", "delivered", "server", box=None)
     for name, queue in queues.items():
         oldest = "-" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.0f} s"
         server = "reached" if queue["connected"] else queue["last_error"] or "not reached"
@@ -82,7 +64,7 @@ def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
             server = "-"
         table.add_row(
             name, str(queue["depth"]), oldest, str(queue["parked"]), str(queue.get("stored_per_minute", "-")),
-            str(queue["delivered"]), server,
+            str(queue.get("delivered_per_minute", "-")), str(queue["delivered"]), server,
         )  # fmt: skip
     console.print(table)
 
@@ -94,7 +76,7 @@ def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
 def health(context: click.Context, as_json: bool) -> None:
     """Say in one line whether all is well; exit code 0 when it is, 1 when not."""
     place = entered()
-    found = told_by_the_station(place) or {"ok": False, "problems": ["the station is not running"]}
+    found = told_by(place.data_dir) or {"ok": False, "problems": ["the station is not running"]}
     if as_json:
         print_json({"ok": found["ok"], "problems": found["problems"]})
     else:
@@ -146,7 +128,7 @@ def queue(as_json: bool, retry: str | None, drop: str | None, show: str | None) 
         parked = [{"number": seq, "reason": reason} for seq, reason in reader.parked()]
         print_json({"next": rows, "set_aside": parked})
         return
-    found = told_by_the_station(place)
+    found = told_by(place.data_dir)
     queues = (found or snapshot(place, config_of(place), [], None))["queues"]
     if as_json:
         print_json(queues)

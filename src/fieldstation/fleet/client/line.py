@@ -17,6 +17,9 @@ from fieldstation.fleet.client.address import Address
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0  # documented wait for the hand-shake
+# So long after a missed ping a line is dead. The server allows 60 s, for slow uploads; what we get is small and prompt,
+# and a half-open connection (a router that was restarted) is noticed by nothing else.
+SILENT_S = 20.0
 MAX_MESSAGE = 2**26  # a worker may put many waveforms into one message
 
 
@@ -108,6 +111,7 @@ class Line:
                 await _hang_up(client)
                 raise
             self.refusal, self.url = "", address.url
+            client.eio.ping_timeout = min(client.eio.ping_timeout, SILENT_S)
             return client, gone
         return None
 

@@ -55,6 +55,8 @@ def parse_row(row: Mapping[str, Any], kind: str, now: datetime) -> Held:
     if until is not None and until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
     ends_in_s = 3600.0 if until is None else (until - now).total_seconds()
+    if isinstance(row.get("for_s"), int | float):
+        ends_in_s = float(row["for_s"])
     token = str(row.get("lease") or address.token)
     lease = Row(str(row["serial"]), address.url, token, int(row.get("fence", 0)), until or now)
     return Held(lease, address.url, ends_in_s, kind)
@@ -78,12 +80,17 @@ async def ask_for(
     ticket, place = uuid.uuid4().hex, Place(0, "")
     queue: dict[str, Any] = {}
     while True:
+        left_s = max(0.0, end - clock())
         if wait_s > 0:
-            left_s = max(0.0, end - clock())
             queue = {"wait_s": min(left_s, HOLD_S), "ticket": ticket, "leave": left_s <= HOLD_S}
         try:
             status, answer = await control.ask(
-                "POST", path, {**arguments, **queue}, timeout_s=REQUEST_TIMEOUT_S + HOLD_S, repeatable=wait_s > 0
+                "POST",
+                path,
+                {**arguments, **queue},
+                timeout_s=REQUEST_TIMEOUT_S + HOLD_S,
+                patience_s=max(left_s, control.patience_s),  # who waits for devices waits out a control's restart, too
+                repeatable=wait_s > 0,
             )
         except asyncio.CancelledError:
             if wait_s > 0:

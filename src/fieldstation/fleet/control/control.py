@@ -6,11 +6,9 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
-from fieldstation.core import log as logs
 from fieldstation.core.errors import StoreError
 from fieldstation.core.events import Publisher
 from fieldstation.core.security import Principal, Role, authorize, hash_token
@@ -18,25 +16,25 @@ from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.control.background import Background
 from fieldstation.fleet.control.care import Care
+from fieldstation.fleet.control.clock import FleetClock
 from fieldstation.fleet.control.index import Holding
 from fieldstation.fleet.control.leadership import Leadership
 from fieldstation.fleet.control.leases import Call, Leases
 from fieldstation.fleet.control.lines import Lines
 from fieldstation.fleet.control.record import Record
 from fieldstation.fleet.control.reservations import Reservations
+from fieldstation.fleet.control.upkeep import Upkeep
 from fieldstation.fleet.control.waiting import Queue
 from fieldstation.fleet.errors import LeaseTooLongError, NotLeaderError
 from fieldstation.fleet.model import DeviceState, Holder, WorkerState
-from fieldstation.fleet.schedule import Due, Terms, due, left_after_restart
-from fieldstation.fleet.store import Store, ledger, retention, tokens
+from fieldstation.fleet.schedule import Terms, left_after_restart
+from fieldstation.fleet.store import Store, chain, ledger, tokens
 from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
 
 TOKENS_S = 2.0  # how long a revoked token may still work
 SETTLE_S = 2.0  # how long a reservation waits for workers that were there when we began to lead
-PRUNE_EVERY_S = 3600.0
-PRUNE_PAUSE_S = 0.5
 MISS_S = 0.5  # unknown tokens make us look again, but not at every guess
 
 
@@ -46,7 +44,8 @@ class Control:
     def __init__(self, config: ControlConfig, store: Store, call: Call) -> None:
         self.config = config
         self.store = store
-        self.leadership = Leadership(store, lease_s=config.leader_lease_s)
+        self.clock = FleetClock()
+        self.leadership = Leadership(store, lease_s=config.leader_lease_s, told=self.clock.set)
         self.leads = False
         self.leading: Publisher[bool] = Publisher()  # whether we lead, at each change
         self.events: Publisher[say.News] = Publisher()
@@ -60,6 +59,7 @@ class Control:
             self.events,
             self.background,
             self._changed,
+            self.clock.now,
             assign_wait_s=config.assign_wait_s,
         )
         self.record.history_kept = config.history_kept
@@ -86,6 +86,9 @@ class Control:
         )
         longest = max(config.max_lease(role) for role in Role)
         self.terms = Terms(longest, config.ending_soon_s, config.ending_soon_every_s, config.grace_s)
+        self.upkeep = Upkeep(
+            self.record, self.leases, self.lines, self.queue, self.leadership, self.clock, self.terms, config
+        )
         self.amount = 0
         self._tokens: dict[str, Principal] = {}
         self._tokens_read_at = 0.0
@@ -145,7 +148,9 @@ class Control:
     async def _take_over(self) -> None:
         """Read the database. No lease ends by a restart or a new leader, and the grace clocks begin anew."""
         contents = await self.record.load()
-        now = time.monotonic()
+        if contents.now is not None:
+            self.clock.set(contents.now)
+        now, today = time.monotonic(), self.clock.now()
         self.index.out_of_service = dict(contents.out_of_service)
         hosts = {device.worker for device in contents.devices} | {lease.worker for lease in contents.leases}
         for worker in contents.workers:
@@ -160,8 +165,9 @@ class Control:
             now_is = DeviceState.AWAIT_FLASH_DEFAULT if lost else device.state
             self.index.devices[device.serial] = replace(device, state=now_is)
         for lease in contents.leases:
-            left_s = left_after_restart((lease.until - datetime.now(UTC)).total_seconds(), self.terms)
+            left_s = left_after_restart((lease.until - today).total_seconds(), self.terms)
             idle_since = now if lease.had_socket else None
+            lease = replace(lease, until=today + timedelta(seconds=left_s))
             self.index.add(Holding(lease, now + left_s, idle_since=idle_since, noted=lease.had_socket))
         self.record.audit(Entry("leader", self.leadership.name, detail=f"epoch {self.leadership.epoch}"))
         self.leads = True
@@ -177,7 +183,8 @@ class Control:
             async with asyncio.TaskGroup() as group:
                 work = {
                     "flush": self.record.keep_flushed(),
-                    "clock": self._tick(),
+                    "clock": self.upkeep.tick(),
+                    "retention": self.upkeep.prune(),
                     "settle": self.lines.settle(SETTLE_S),
                 }
                 tasks = [group.create_task(one, name=name) for name, one in work.items()]
@@ -215,6 +222,15 @@ class Control:
         await self.record.flush()
         return await self.store.transact(lambda connection: ledger.read_audit(connection, limit, before))
 
+    async def verify_audit(self, principal: Principal) -> chain.Verdict:
+        """Walk the audit log's chain to its first bad line."""
+        authorize(principal, Role.OPERATOR, "checking the audit log")
+        await self.record.flush()
+        walk = chain.Walk()
+        while (verdict := await self.store.transact(walk.step)) is None:
+            pass
+        return verdict
+
     # Clients' sockets.
 
     def client_connected(self, holder: Holder) -> None:
@@ -238,7 +254,11 @@ class Control:
 
     def whose(self, token: str) -> Principal | None:
         """Return whose token this is, as of at most two seconds ago."""
-        return self._tokens.get(hash_token(token))
+        return self.whose_hash(hash_token(token))
+
+    def whose_hash(self, hashed: str) -> Principal | None:
+        """Return whose token has this hash: a session keeps that much of the token it was opened with."""
+        return self._tokens.get(hashed)
 
     def has_tokens(self) -> bool:
         """Tell whether any token exists."""
@@ -264,53 +284,6 @@ class Control:
                 await self.refresh_tokens()
             except StoreError as error:
                 log.error("tokens are as they were, the database does not answer: %s", error)
-
-    # The clock.
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.tick_s)
-            if not self.leadership.sure:
-                continue  # what we would tell may be wrong; what we would write would be refused
-            self.lines.notice_silence()
-            self.queue.forget_unasked()
-            for holding in list(self.index.holdings.values()):
-                with logs.context(lease=holding.lease.id):
-                    try:
-                        await self._judge(holding)
-                    except (StoreError, NotLeaderError) as error:
-                        log.error("the lease cannot be ended yet: %s", error)
-                    except Exception:  # one lease must not stop the clock of all others
-                        log.exception("the lease cannot be judged")
-
-    async def _prune(self) -> None:
-        while True:
-            before = datetime.now(UTC) - timedelta(days=self.config.keep_days)
-            for prune in (retention.prune_audit, retention.prune_leases):
-                try:
-                    more = True
-                    while more:
-                        more = await self.store.transact(partial(prune, before=before))
-                        await asyncio.sleep(PRUNE_PAUSE_S)
-                except (StoreError, NotLeaderError) as error:
-                    log.error("what is too old stays for now: %s", error)
-            await asyncio.sleep(PRUNE_EVERY_S)
-
-    async def _judge(self, holding: Holding) -> None:
-        worker = self.index.workers[holding.lease.worker]
-        # Who presents leases on a worker that is away, nobody knows: the grace time waits for its return.
-        idle_since = holding.idle_since if worker.state is WorkerState.ONLINE else None
-        now = time.monotonic()
-        verdict = due(now, holding.deadline, idle_since, holding.warned_at, self.terms)
-        serials = list(holding.lease.fences)
-        if verdict is Due.EXPIRED:
-            await self.leases.end(serials, "its time was over")
-        elif verdict is Due.ABANDONED:
-            await self.leases.end(serials, "its holder has gone")
-        elif verdict is Due.WARN:
-            holding.warned_at = now
-            for serial in serials:
-                self.events.publish(say.told(holding.lease.holder, serial, {"event": say.ENDING_SOON}))
 
     def _changed(self) -> None:
         """Devices, leases or workers have changed: plan anew, and tell when the number of free ones has."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from fieldstation.core.errors import StoreError
 from fieldstation.fleet.store import Store, leader
@@ -24,9 +25,19 @@ LOOKS_PER_LEASE = 10
 
 
 class Leadership:
-    """Our place in the row. SQLite has one control, which leads from its start and need not beat."""
+    """Our place in the row. SQLite has one control, which leads from its start and need not beat.
 
-    def __init__(self, store: Store, *, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    `told` hears the database's time at each beat.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_s: float,
+        told: Callable[[datetime], None] = lambda now: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.store = store
         self.store.epoch = NOBODY
         self.lease_s = lease_s
@@ -34,6 +45,7 @@ class Leadership:
         self.holder = ""  # who leads, as last seen
         self.epoch = NOBODY
         self.problem = ""  # why the database could not be asked the last time
+        self._told = told
         self._clock = clock
         self._alone = store.is_sqlite
         self._seen: Seat | None = None
@@ -95,8 +107,10 @@ class Leadership:
             begun = self._clock()
             try:
                 if not self._alone:
-                    if not await asyncio.to_thread(self.store.transact_now, lambda c: leader.beat(c, self.epoch)):
+                    now = await asyncio.to_thread(self.store.transact_now, lambda c: leader.beat(c, self.epoch))
+                    if now is None:
                         break
+                    self._told(now)
                     self._safe_until = begun + self.lease_s
                 self.problem = ""
             except StoreError as error:

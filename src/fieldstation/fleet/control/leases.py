@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from fieldstation.core import log as logs
@@ -45,6 +45,7 @@ class Leases:
         publish: Publisher[say.News],
         background: Background,
         changed: Callable[[], None],
+        now: Callable[[], datetime],
         *,
         assign_wait_s: float,
     ) -> None:
@@ -54,6 +55,7 @@ class Leases:
         self.publisher = publish
         self.background = background
         self.changed = changed
+        self.now = now
         self.assign_wait_s = assign_wait_s
 
     async def take(
@@ -65,7 +67,7 @@ class Leases:
         by_worker: dict[str, dict[str, int]] = {}
         for device in index.known(serials):
             by_worker.setdefault(device.worker, {})[device.serial] = device.fence + 1
-        until = datetime.now(UTC) + timedelta(seconds=length_s)
+        until = self.now() + timedelta(seconds=length_s)
         had_socket = index.clients[want.holder] > 0
         leases: list[Lease] = []
         rows: dict[str, ReservedRow] = {}
@@ -86,7 +88,9 @@ class Leases:
                 )
             )
             url = index.workers[worker].url
-            rows |= {serial: ReservedRow(serial, url, token, fence, until) for serial, fence in fences.items()}
+            rows |= {
+                serial: ReservedRow(serial, url, token, fence, until, length_s) for serial, fence in fences.items()
+            }
         entry = Entry("reserve", ",".join(serials), want.holder.user, want.holder.client, want.kind)
         await self.record.commit(lambda connection: ledger.take(connection, leases), [entry])
         self.record.counts.reserved += len(serials)
@@ -150,7 +154,7 @@ class Leases:
             ids = [lease for lease in found if self.index.holdings[lease].deadline < deadline]
             if not ids:
                 return
-            until = datetime.now(UTC) + timedelta(seconds=length_s)
+            until = self.now() + timedelta(seconds=length_s)
             wanted = [serial for serial in serials if self.index.lease_of.get(serial) in ids]
             entry = Entry("extend", ",".join(wanted), by.user, by.client, f"for {length_s:g} s")
             await self.record.commit(lambda connection: ledger.extend(connection, ids, until), [entry])

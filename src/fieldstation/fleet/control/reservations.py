@@ -104,7 +104,7 @@ class Reservations:
         self.queue.hold(place, 1)
         try:
             while True:
-                turn = self.queue.turn
+                turn = self.queue.turn(place)
                 if (rows := await self._try(place, args, length_s, gone)) is not None:
                     return rows
                 if not self.queue.stands(place):  # another request with this ticket was served

@@ -43,24 +43,33 @@ class Queue:
         self._orders = itertools.count()
         self._plan: Plan | None = None
         self._offers: list[Device] = []
-        self._turn = asyncio.Event()
+        self._turns: dict[int, asyncio.Event] = {}  # by the place's order
 
     def changed(self) -> None:
-        """Devices or places have changed: wake those who wait."""
+        """Devices or places have changed: wake those who can be served now, and nobody else."""
         self._plan = None
-        turn, self._turn = self._turn, asyncio.Event()
-        turn.set()
+        for order in self.plan().grants:
+            self._wake(order)
+
+    def _wake(self, order: int) -> None:
+        if (turn := self._turns.pop(order, None)) is not None:
+            turn.set()
+
+    def _wake_all(self) -> None:
+        for order in list(self._turns):
+            self._wake(order)
 
     def close(self) -> None:
         """The server stops: send those who wait away with their tickets."""
         self.closed = True
-        self.changed()
+        self._wake_all()
 
     def clear(self) -> None:
         """Forget all places: another control leads, and those who wait ask there with their tickets."""
         self._places.clear()
         self._asked.clear()
         self._held.clear()
+        self._wake_all()
         self.changed()
 
     @property
@@ -72,10 +81,9 @@ class Queue:
         """How long the one has waited that came first."""
         return max((time.monotonic() - place.since for place in self._places.values()), default=0.0)
 
-    @property
-    def turn(self) -> asyncio.Event:
-        """Set at the next change."""
-        return self._turn
+    def turn(self, place: Waiting) -> asyncio.Event:
+        """Return what is set when the place can be served, or is no place any more. Ask for it before you look."""
+        return self._turns.setdefault(place.order, asyncio.Event())
 
     def plan(self) -> Plan:
         """Who can be served now, and what is kept for those who cannot."""
@@ -109,6 +117,7 @@ class Queue:
         key = (place.want.holder, place.ticket)
         self._asked.pop(key, None)
         if self._places.pop(key, None) is not None:
+            self._wake(place.order)
             self._announce()
 
     def hold(self, place: Waiting, by: int) -> None:

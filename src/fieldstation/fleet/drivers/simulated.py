@@ -44,6 +44,9 @@ class BoardSettings(BaseModel):
     )
     twin: TwinSettings = Field(default_factory=TwinSettings, description="A table of settings for the twin.")
     socket: str | None = Field(default=None, description="Unix socket that takes plug, unplug and fault commands.")
+    journal: str | None = Field(
+        default=None, description="File to which a line is added for each bitstream that a board measures."
+    )
     flash_s: float = Field(default=10.0, gt=0, description="Seconds a flash may take.")
     test_s: float = Field(default=5.0, gt=0, description="Seconds the default firmware has to answer.")
     answer_s: float = Field(default=5.0, gt=0, description="Seconds a board has to answer a bitstream.")
@@ -126,6 +129,7 @@ class SimulatedDriver(Driver):
         command += ["--answers", s.answers, "--habits", json.dumps(habits)]
         command += ["--answer-settings", s.twin.model_dump_json()] if s.answers == "twin" else []
         command += [f"--serial={serial}" for serial in serials]
+        command += ["--journal", s.journal] if s.journal else []
         return [*command, "--socket", s.socket] if s.socket else command
 
     async def _end(self) -> None:

@@ -1,5 +1,7 @@
 """The process that plays the boards: `python -m fieldstation.fleet.sim --dir D [--serial S]... [--socket PATH]`.
 
+With `--journal FILE` it adds a line of JSON for each bitstream that a board measures.
+
 It writes one JSON object a line about nodes to stdout: `{"event": "add", "serial", "kind": "tty"|"partition", "path"}`
 and `{"event": "remove", "serial", "path"}`. It reads commands in the same form from stdin and from the Unix socket:
 `{"cmd": "plug"|"unplug"|"cycle", "serial"}` (a new serial is a new board; `cycle` cuts its power for a moment),
@@ -18,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fieldstation.fleet.sim.answers import ANSWERS, Ask, load
+from fieldstation.fleet.sim.answers import ANSWERS, Ask, journaled, load
 from fieldstation.fleet.sim.board import Board
 from fieldstation.fleet.sim.firmware import Habits
 from fieldstation.fleet.sim.inotify import Inotify
@@ -27,9 +29,9 @@ from fieldstation.fleet.sim.inotify import Inotify
 class Bench:
     """All boards of one process."""
 
-    def __init__(self, folder: Path, ask: Ask, habits: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, ask: Ask, habits: dict[str, Any], journal: Path | None = None) -> None:
         self._folder = folder
-        self._ask = ask
+        self._ask = ask if journal is None else journaled(ask, journal)
         self._habits = habits
         self._inotify = Inotify()
         self._boards: dict[str, Board] = {}
@@ -91,7 +93,7 @@ def emit(event: dict[str, Any]) -> None:
 async def main(arguments: argparse.Namespace) -> None:
     """Play until stdin ends."""
     async with load(arguments.answers)(arguments.answer_settings) as ask:
-        await play(Bench(arguments.dir, ask, json.loads(arguments.habits)), arguments)
+        await play(Bench(arguments.dir, ask, json.loads(arguments.habits), arguments.journal), arguments)
 
 
 async def play(bench: Bench, arguments: argparse.Namespace) -> None:
@@ -121,6 +123,7 @@ if __name__ == "__main__":
     parser.add_argument("--serial", action="append", default=[])
     parser.add_argument("--answers", choices=sorted(ANSWERS), default="bytes")
     parser.add_argument("--answer-settings", default="{}", help="JSON object for what computes the answers")
+    parser.add_argument("--journal", type=Path, help="file to which a line is added for each bitstream measured")
     parser.add_argument("--habits", default="{}", help="JSON object of delays and faults for every board")
     parser.add_argument("--socket", help="Unix socket that takes commands")
     try:

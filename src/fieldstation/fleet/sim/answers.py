@@ -7,10 +7,12 @@ what the circuit really does, stands in `sim/twin.py`.
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 Tell = Callable[[list[str]], None]
 # Gets kind, bitstream, serial, and what to call, now or later, with the lines that the firmware prints as its result.
@@ -20,6 +22,7 @@ Ask = Callable[[str, bytes, str, Tell], None]
 ANSWERS = {"bytes": "fieldstation.fleet.sim.answers:hashed", "twin": "fieldstation.fleet.sim.twin:twin"}
 
 SAMPLES = 500
+HEAD_BYTES = 256
 _MOST_PULSES = 50_000_000
 
 
@@ -53,6 +56,21 @@ async def hashed(_: str) -> AsyncIterator[Ask]:
         tell(sample_lines(samples(bitstream, serial)) if sampled else pulse_lines(answer(bitstream, serial)))
 
     yield ask
+
+
+def journaled(ask: Ask, journal: Path) -> Ask:
+    """Add a line of JSON to `journal` for each bitstream that a board measures: who commands a board shows there.
+
+    `{"serial", "kind", "head"}`; `head` is the first 256 bytes, one character each, up to the first zero.
+    """
+
+    def noted(kind: str, bitstream: bytes, serial: str, tell: Tell) -> None:
+        head = bitstream[:HEAD_BYTES].partition(b"\0")[0].decode("latin-1")
+        with journal.open("a") as file:
+            file.write(json.dumps({"serial": serial, "kind": kind, "head": head}) + "\n")
+        ask(kind, bitstream, serial, tell)
+
+    return noted
 
 
 def load(name: str) -> Callable[[str], AbstractAsyncContextManager[Ask]]:

@@ -24,8 +24,10 @@ class WrongDiskError(FleetError):
 async def flash(device: Device, name: str) -> None:
     """Write the firmware `name` ("default" or a kind); the board then restarts into it and its tty appears anew.
 
-    Raises DeviceBrokenError after `timing.flash_s`.
+    A board of a driver that does not flash has its firmware already. Raises DeviceBrokenError after `timing.flash_s`.
     """
+    if not device.driver.flashes:
+        return
     image = await device.driver.firmware(name)
     device.firmware = None
     problem: object = "no device node appeared"

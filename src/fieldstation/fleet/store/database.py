@@ -19,7 +19,7 @@ from fieldstation.core.errors import StoreError
 from fieldstation.core.log import mask
 from fieldstation.core.security import Principal, Role
 from fieldstation.fleet.errors import NotLeaderError
-from fieldstation.fleet.store import leader, schema, tokens
+from fieldstation.fleet.store import chain, leader, ledger, schema, tokens
 from fieldstation.fleet.store.address import Address, parse
 
 T = TypeVar("T")
@@ -124,7 +124,12 @@ class Store:
 
     def add_token(self, user: str, role: Role) -> str:
         """Create a token for `user`, store its hash, and return the token: the only time it can be seen."""
-        return self.transact_now(lambda c: tokens.add(c, user, role))
+
+        def work(connection: Connection) -> str:
+            ledger.write_audit(connection, [ledger.Entry("token created", user, "local", detail=role.name.lower())])
+            return tokens.add(connection, user, role)
+
+        return self.transact_now(work)
 
     def list_tokens(self) -> list[tuple[str, str, str]]:
         """Return (user, role, ISO time of creation) of every token, without the tokens: those are not stored."""
@@ -132,7 +137,20 @@ class Store:
 
     def revoke_tokens(self, user: str) -> int:
         """Remove all tokens of `user`; returns how many there were. A running control notices within seconds."""
-        return self.transact_now(lambda c: tokens.revoke(c, user))
+
+        def work(connection: Connection) -> int:
+            if removed := tokens.revoke(connection, user):
+                ledger.write_audit(connection, [ledger.Entry("tokens revoked", user, "local", detail=str(removed))])
+            return removed
+
+        return self.transact_now(work)
+
+    def verify_audit(self, expect: str | None = None) -> chain.Verdict:
+        """Walk the audit log's chain; see `chain.Walk`. Others may write meanwhile."""
+        walk = chain.Walk(expect)
+        while (verdict := self.transact_now(walk.step)) is None:
+            pass
+        return verdict
 
     def lookup(self, token: str) -> Principal | None:
         """Return whose token this is, or None."""

@@ -6,11 +6,13 @@ No clock is stored: a leader counts its `beat` up, and who waits measures on its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from fieldstation.fleet.errors import NotLeaderError
+from fieldstation.fleet.store import ledger
 from fieldstation.fleet.store.tables import leader as table
 
 IDLE_S = 3.0  # a leader that is frozen inside a transaction must not keep the next one waiting
@@ -39,10 +41,10 @@ def take(connection: Connection, seen: Seat, holder: str) -> int | None:
     return seen.epoch + 1 if done.rowcount == 1 else None
 
 
-def beat(connection: Connection, epoch: int) -> bool:
-    """Tell that the leader of this epoch lives; False when another one leads."""
+def beat(connection: Connection, epoch: int) -> datetime | None:
+    """Tell that the leader of this epoch lives; returns PostgreSQL's time, None when another one leads."""
     done = connection.execute(update(table).where(table.c.epoch == epoch).values(beat=table.c.beat + 1))
-    return done.rowcount == 1
+    return ledger.now(connection) if done.rowcount == 1 else None
 
 
 def leave(connection: Connection, epoch: int) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fieldstation.fleet.errors import DeviceBusyError
 from fieldstation.fleet.model import Device, DeviceState, Health, Holder, Lease, OutOfService, Worker, WorkerState
-from fieldstation.fleet.store import care, tables
+from fieldstation.fleet.store import care, chain, tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Contents:
     devices: list[Device]
     leases: list[Lease]
     out_of_service: dict[str, OutOfService]
+    now: datetime | None = None  # by PostgreSQL's clock, which two controls share
 
 
 def read(connection: Connection) -> Contents:
@@ -46,6 +47,7 @@ def read(connection: Connection) -> Contents:
         [_device(row) for row in connection.execute(select(tables.device))],
         [_lease(row, fences.get(row.id, {})) for row in open_leases],
         care.read_out_of_service(connection),
+        now(connection) if connection.dialect.name == "postgresql" else None,
     )
 
 
@@ -141,6 +143,18 @@ def extend(connection: Connection, leases: Collection[str], until: datetime) -> 
     connection.execute(update(tables.lease).where(tables.lease.c.id.in_(leases)).values(until=until))
 
 
+def retime(connection: Connection, ends: Mapping[str, datetime]) -> None:
+    """Write when each of these leases ends by a clock that was set."""
+    for lease, until in ends.items():
+        connection.execute(update(tables.lease).where(tables.lease.c.id == lease).values(until=until))
+
+
+def now(connection: Connection) -> datetime:
+    """Return PostgreSQL's time, UTC."""
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)
+
+
 def note_socket(connection: Connection, lease: str) -> None:
     """Remember that the lease's holder had a socket, so that the grace time counts for it."""
     connection.execute(update(tables.lease).where(tables.lease.c.id == lease).values(had_socket=True))
@@ -170,19 +184,20 @@ def end_unknown(connection: Connection, known: Collection[str]) -> dict[str, int
 
 
 def write_audit(connection: Connection, entries: Iterable[Entry]) -> None:
-    """Append to the audit log."""
+    """Append to the audit log. Nothing else writes there."""
     now = datetime.now(UTC)
     rows = [
         {"at": now, "user": e.user, "client": e.client, "action": e.action, "target": e.target, "detail": e.detail}
         for e in entries
     ]
     if rows:
-        connection.execute(insert(tables.audit), rows)
+        chain.append(connection, rows)
 
 
 def read_audit(connection: Connection, limit: int, before: int | None = None) -> list[dict[str, Any]]:
     """Return the newest `limit` lines of the audit log, newest first; `before` pages on by id."""
-    query = select(tables.audit).order_by(tables.audit.c.id.desc()).limit(limit)
+    shown = [column for column in tables.audit.c if column.name not in ("previous", "hash")]
+    query = select(*shown).order_by(tables.audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(tables.audit.c.id < before)
     return [{**row, "at": row["at"].isoformat()} for row in connection.execute(query).mappings()]

@@ -151,5 +151,16 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("target", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    Column("previous", Text, nullable=False, server_default=""),
+    Column("hash", Text, nullable=False, server_default=""),
 )
 Index("fleet_audit_at", audit.c.at)
+
+# One row: the first line that is in the chain, and the last one with its hash. Who appends holds it.
+audit_head = Table(
+    "fleet_audit_head",
+    metadata,
+    Column("first", BigInteger, nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)

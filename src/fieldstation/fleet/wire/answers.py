@@ -29,6 +29,7 @@ class ReservationRow(BaseModel):
     fence: int = Field(description="The fencing number of this lease on this device.")
     lease: str = Field(description="The lease token. It is shown once.")
     until: str = Field(description="End of the lease, ISO 8601, UTC.")
+    for_s: float = Field(description="The same as seconds from now, for those whose clock may differ.")
 
 
 class PlaceInQueue(BaseModel):

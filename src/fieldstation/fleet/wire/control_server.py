@@ -31,7 +31,7 @@ ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened w
 
 class ControlService:
     """A control server with its life (`core.service.Service`). `app` is the FastAPI app: what is to be served beside
-    the fleet's own pages is mounted on it before `start`."""
+    the fleet's own pages is mounted on it before `start`; `asgi` is the guard that stands in front of all of it."""
 
     name = "fleet control"
 
@@ -40,7 +40,7 @@ class ControlService:
         self.store = Store(config.database)
         self._sio = socketio.AsyncServer(
             async_mode="asgi",
-            ping_interval=25,
+            ping_interval=10,  # 25 as documented; sooner, a dead line is noticed sooner
             ping_timeout=60,  # as documented: slow Wi-Fi
             max_http_buffer_size=MAX_MESSAGE,
             cors_allowed_origins=None,  # this origin only; the guard has looked as well

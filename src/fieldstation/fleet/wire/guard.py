@@ -19,6 +19,10 @@ App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[N
 Authenticate = Callable[[str], Awaitable[Principal | None]]
 
 PRINCIPAL = "fieldstation.principal"  # where the scope keeps who acts
+AGAIN = "fieldstation.again"  # and how to ask later who that is by then: tokens are revoked, sessions end
+SESSION_COOKIE = "fieldstation_session"
+
+Again = Callable[[], Awaitable[Principal | None]]
 
 
 class OwnNames(Collection[str]):
@@ -47,7 +51,8 @@ class OwnNames(Collection[str]):
 class Guard:
     """Refuses with 403 what a foreign web page sends, with 401 an unknown or missing token; puts the principal into
     the scope. `nobody` is who acts without a token, None where everybody needs one. What begins with a prefix in
-    `late` is let through without a principal: a Socket.IO hand-shake may carry the token."""
+    `late` is let through without a principal: a Socket.IO hand-shake may carry the token, and people without one must
+    reach the page where they log in. `session` tells whose session a cookie is, where people can log in."""
 
     def __init__(
         self,
@@ -56,13 +61,14 @@ class Guard:
         *,
         nobody: Principal | None,
         hosts: Collection[str],
-        late: tuple[str, ...] = ("/socket.io/",),
+        late: Collection[str] = ("/socket.io/",),
     ) -> None:
         self.app = app
         self.authenticate = authenticate
         self.nobody = nobody
         self.hosts = hosts
-        self.late = late
+        self.late = {*late}
+        self.session: Authenticate | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one connection."""
@@ -74,14 +80,28 @@ class Guard:
             if (why := refuse_browser(headers, self.hosts)) is not None:
                 raise ForbiddenError(why)
             token = presented(headers.get("authorization", ""))
-            principal = self.nobody if token is None else await self.authenticate(token)
-            if principal is None and (token is not None or not scope["path"].startswith(self.late)):
+            again = self._asking(token, headers.get("cookie", ""))
+            principal = await again()
+            if principal is None and (token is not None or not scope["path"].startswith(tuple(self.late))):
                 raise UnauthorizedError()
         except FieldstationError as error:
             await _refuse(scope, send, error)
             return
-        scope[PRINCIPAL] = principal
+        scope[PRINCIPAL], scope[AGAIN] = principal, again
         await self.app(scope, receive, send)
+
+    def _asking(self, token: str | None, cookies: str) -> Again:
+        """Return the question who acts; a page that stays open asks it again before everything it does."""
+        session = self.session
+        cookie = cookie_of(cookies) if token is None and session is not None else None
+
+        async def whose() -> Principal | None:
+            if token is not None:
+                return await self.authenticate(token)
+            found = await session(cookie) if session is not None and cookie is not None else None
+            return found if found is not None else self.nobody
+
+        return whose
 
 
 def presented(authorization: str) -> str | None:
@@ -96,6 +116,15 @@ def presented(authorization: str) -> str | None:
             return ""
         return password
     return "" if authorization else None
+
+
+def cookie_of(header: str) -> str | None:
+    """Return the session's cookie of a Cookie header, or None."""
+    for part in header.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == SESSION_COOKIE:
+            return value
+    return None
 
 
 async def _refuse(scope: Scope, send: Callable[[Any], Awaitable[None]], error: FieldstationError) -> None:

@@ -37,7 +37,9 @@ def mount(app: FastAPI, control: Control) -> None:
             authorize(who, Role.VIEWER, "looking at the fleet")
         except FieldstationError as error:
             return HTMLResponse(escape(str(error)), 403)
-        return HTMLResponse(render(template, control, who, request.query_params.get("note", "")))
+        # `web` says so when it mounts the panel: this page needs no extra, and knows nothing of it but the way there.
+        more = getattr(app.state, "panel", False)
+        return HTMLResponse(render(template, control, who, request.query_params.get("note", ""), panel=more))
 
     async def css(request: Request) -> Response:
         return Response(style, media_type="text/css")
@@ -87,7 +89,7 @@ def _own_client(control: Control, serial: str, who: Principal) -> str | None:
     return holding.lease.holder.client if holding and holding.lease.holder.user == who.user else None
 
 
-def render(template: Template, control: Control, who: Principal, note: str = "") -> str:
+def render(template: Template, control: Control, who: Principal, note: str = "", *, panel: bool = False) -> str:
     """Return the page. Everything in it is escaped: names come from anybody."""
     workers = rows.all_workers(control.index)
     devices = rows.all_devices(control.index)
@@ -95,6 +97,7 @@ def render(template: Template, control: Control, who: Principal, note: str = "")
     operator = who.role >= Role.OPERATOR
     return template.substitute(
         note=f'<p class="note" role="status">{escape(note[:500])}</p>' if note else "",
+        panel='<a href="ui/">Panel</a> · ' if panel else "",
         who=escape(f"{who.user} ({who.role.name.lower()})"),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         worker_count=len(workers),

@@ -26,6 +26,7 @@ def reservation_row(row: Row) -> dict[str, Any]:
         "fence": row.fence,
         "lease": row.token,
         "until": row.until.isoformat(),
+        **({} if row.for_s is None else {"for_s": row.for_s}),
     }
 
 

@@ -37,7 +37,7 @@ class WorkerSockets:
         self.worker = worker
         self.sio = socketio.AsyncServer(
             async_mode="asgi",
-            ping_interval=25,
+            ping_interval=10,  # 25 as documented; sooner, a dead line is noticed sooner
             ping_timeout=60,  # as documented: slow Wi-Fi, large uploads
             max_http_buffer_size=TRANSPORT_LIMIT,
             cors_allowed_origins=None,  # this origin only; the guard has looked as well

@@ -13,6 +13,7 @@ from fieldstation.core.plugins import require
 from fieldstation.core.retry import Backoff
 from fieldstation.station.config import Config, NATSConfig
 from fieldstation.station.errors import PoisonMessageError, StationConfigError
+from fieldstation.station.health import told_by
 from fieldstation.station.intake import hand_over, hand_over_unreadable, parse_json
 from fieldstation.station.place import current_place
 from fieldstation.station.store import QueueRow
@@ -32,12 +33,14 @@ class Parcel(NamedTuple):
 
 
 def subjects(section: NATSConfig, station: str) -> dict[str, str]:
-    """Return the subjects of a station: `<prefix>.<station>.data|log|answer|config`.
+    """Return the subjects of a station: `<prefix>.<station>.data|log|answer|config`, and `status`, which is
+    `<prefix>-status.<station>`: outside of the stream, since it is asked and answered, not kept.
 
     What a subject token may not hold (dots, spaces, wildcards) becomes `_` in the station's name.
     """
     token = "".join(c if c.isalnum() or c in "-_" else "_" for c in station)
-    return {kind: f"{section.subject_prefix}.{token}.{kind}" for kind in ("data", "log", "answer", "config")}
+    kept = {kind: f"{section.subject_prefix}.{token}.{kind}" for kind in ("data", "log", "answer", "config")}
+    return {**kept, "status": f"{section.subject_prefix}-status.{token}"}
 
 
 class NatsUplink:
@@ -138,6 +141,7 @@ class NatsUplink:
                 ordered_consumer=True,
                 deliver_policy=self._nats.js.api.DeliverPolicy.LAST_PER_SUBJECT,
             )
+            await client.subscribe(self._subjects["status"], cb=self._tell_status)
             self._connects += 1
             self._last_error = None
             self._online.set()
@@ -182,6 +186,11 @@ class NatsUplink:
         except self._nats.js.errors.NotFoundError:
             with contextlib.suppress(self._nats.js.errors.BadRequestError):  # another station made it meanwhile
                 await self._js.add_stream(wanted)
+
+    async def _tell_status(self, question: Any) -> None:
+        found = await asyncio.to_thread(told_by, current_place().data_dir)
+        with contextlib.suppress(self._nats.errors.Error):  # who asked has gone
+            await question.respond(json.dumps(found or {"ok": False, "problems": ["it does not tell"]}).encode())
 
     async def _hear(self, subscription: Any) -> None:
         async for message in subscription.messages:

@@ -46,12 +46,20 @@ _USED[:, 1] = _VALUES > 0x7F
 _USED[:, 2] = _VALUES > 0x3FFF
 _VARINTS32 = _VARINTS.view(np.uint32).ravel()
 _USED32 = _USED.view(np.uint32).ravel()
+_TWO_BYTES = 16384  # what a varint of two bytes can hold
+_PAIRS = (_VALUES[:_TWO_BYTES] & 0x7F | 0x80 | _VALUES[:_TWO_BYTES] >> 7 << 8).astype("<u2")
 del _VALUES
 
 
 def encode_pixels(pixels: bytes, bytes_per_pixel: int) -> bytes:
-    """Return the packed varints of little-endian unsigned pixels of 1 or 2 bytes."""
+    """Return the packed varints of little-endian unsigned pixels of 1 or 2 bytes.
+
+    A frame without pixels of 16384 and above gets two bytes for each, also for those below 128: readers must take a
+    varint with a leading zero, and leaving none out is three times as fast.
+    """
     values = np.frombuffer(pixels, "<u2" if bytes_per_pixel == 2 else np.uint8)
+    if bytes_per_pixel == 2 and len(values) and values.max() < _TWO_BYTES:
+        return _PAIRS.take(values).tobytes()
     used = _USED32.take(values).view(np.bool_)
     return np.compress(used, _VARINTS32.take(values).view(np.uint8)).tobytes()
 

@@ -186,12 +186,16 @@ class DaqData:
                     subscription.counters.sent += 1
                     await context.write(self._hub.share(frame).payload)
         subscription.go_live()
-        write = context.write
+        write, soon = context.write, asyncio.get_running_loop().call_soon
         while True:
             await subscription.ready()
             for shared in subscription.take():
                 gap = subscription.gap_before(shared)
-                await write(shared.payload + _gap_note(gap, subscription) if gap else shared.payload)
+                payload = shared.payload
+                following = subscription.following()
+                if following is not None and not following.encoded:
+                    soon(following.encode)  # while this one is on its way through gRPC's own threads
+                await write(payload + _gap_note(gap, subscription) if gap else payload)
 
     async def upload_images(self, requests: AsyncIterator[pb.UploadImageRequest], context: Context) -> empty_pb2.Empty:
         """Publish each uploaded image unchanged to whoever asked for its module and class."""

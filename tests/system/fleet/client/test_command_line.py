@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fieldstation.cli.main import cli
+from fieldstation.fleet.sim import answer
 from fieldstation.testing import ServerProcess, reserved_devices, wait_for  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(90)
@@ -162,6 +165,19 @@ def test_bad_input_is_one_sentence(run: Run, words: list[str], sentence: str) ->
     result = run(*words)
     assert result.exit_code != 0
     assert sentence in result.output + str(result.exception)
+
+
+def test_the_example_program_counts_on_boards_and_gives_them_back(
+    run: Run, servers: ServerProcess, files: list[Path]
+) -> None:
+    program = Path(__file__).parents[4] / "examples/pulse_count_driver/main.py"
+    command = [sys.executable, str(program), servers.url, *map(str, files), "--boards", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    lines = [line.split(" ") for line in done.stdout.splitlines()]
+    assert len(lines) == 2 * len(files) + 2
+    for serial, path, pulses, *_ in lines:
+        assert int(pulses) == answer(Path(path).read_bytes(), serial)
+    assert output(run("reservations", "--json")) == []
 
 
 def test_the_fixture_reserves_for_a_test_and_gives_back(

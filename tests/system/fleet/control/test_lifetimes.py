@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fieldstation.fleet.store import ledger
 from fieldstation.testing import eventually
 
 pytestmark = pytest.mark.timeout(90)
@@ -154,3 +156,32 @@ async def test_a_step_of_the_wall_clock_ends_nothing(start, workers, apis, monke
     monkeypatch.setattr(time, "time", lambda: real() + 86_400)
     await asyncio.sleep(0.2)  # ten looks at the deadlines
     assert len(await held(api)) == 1
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_by_an_hour_ends_nothing_and_lengthens_nothing(
+    start, workers, listeners, apis, hours, database
+):
+    """The wall clock of control (SQLite) or of the database (PostgreSQL) jumps while control runs; then it restarts."""
+    control = await start()
+    await workers(control.url)
+    [row] = await apis(control.url).reserve(1, name="bob", for_s=3000)
+    clock, step = control.control.clock, timedelta(hours=hours)
+    before = control.service.store.transact_now(ledger.read).leases[0].until
+    if database.startswith("sqlite"):
+        clock.wall = lambda: datetime.now(UTC) + step
+    else:
+        told = clock.set
+        control.control.leadership._told = lambda now: told(now + step)  # what each beat brings from now on
+
+    def moved() -> bool:
+        until = control.service.store.transact_now(ledger.read).leases[0].until
+        return abs((until - before - step).total_seconds()) < 60
+
+    await eventually(moved, 60)
+    holding = control.control.index.holding_of(row["serial"])
+    left_s = holding.deadline - time.monotonic()
+    assert 2900 < left_s <= 3000
+    assert [r["serial"] for r in (await apis(control.url).get("/api/fleet/reservations"))[1]] == [row["serial"]]
+    history = (await apis(control.url).get("/api/fleet/events"))[1]
+    assert [line["target"] for line in history if line["action"] == "clock set"] == [f"{hours * 3600:+d} s"]

@@ -209,8 +209,9 @@ async def test_every_change_is_in_the_history(api, worker):
     await api.post("/endall", name="bob")
     history = (await api.get("/api/fleet/events"))[1]
     ours = [entry for entry in history if entry["target"] == row["serial"]]
-    assert [entry["action"] for entry in reversed(ours)] == ["reserve", "extend", "reboot", "end"]
-    assert {entry["user"] for entry in ours} == {"local"}
+    actions = [entry["action"] for entry in reversed(ours)]
+    assert actions == ["device added", "reserve", "extend", "reboot", "end"]
+    assert {entry["user"] for entry in ours[:-1]} == {"local"}
     assert ours[0]["client"] == "bob"
     assert len((await api.ask("GET", "/api/fleet/events?limit=2"))[1]) == 2
     last = history[-1]["id"]

@@ -223,6 +223,30 @@ async def test_a_device_is_at_one_worker_and_may_be_carried_to_another(api, cont
     assert rows["A1"] == "other"
 
 
+async def test_a_worker_cannot_speak_for_anothers_devices_and_leases(api, control, worker, workers):
+    other = await workers(control.url, "other", ("Z1",))
+    [row] = (await api.post("/reserveserials", serials=["A1"], name="bob", kind="pulsecount", args={}))[1]
+    [lease] = worker.leases
+    for event, argument in (
+        ("gone", {"serial": "A1"}),
+        ("gone", {"serial": "A2"}),
+        ("failed", {"lease": lease, "serial": "A1", "reason": "because"}),
+        ("presence", {"lease": lease, "sockets": 5}),
+    ):
+        assert await other.say(event, argument) == {"ok": True}  # about what it does not have: nothing to do
+    answer = await other.say("device", other.device("A1"))
+    assert "A1 is at worker bench" in answer["error"]["message"]
+    answer = await other.hello(name="bench")
+    assert "not the name of the hand-shake" in answer["error"]["message"]
+    answer = await other.hello(devices=[other.device("Z1"), other.device("A1"), other.device("A2")])
+    assert answer["leases"] == []
+    states = {r["serial"]: (r["worker"], r["state"]) for r in (await api.get("/devices", all=True))[1]}
+    assert states["A1"] == ("bench", "reserved")
+    assert states["A2"] == ("bench", "available")
+    [holding] = control.control.index.holdings.values()
+    assert (holding.sockets, holding.lease.fences) == (0, {"A1": row["fence"]})
+
+
 async def test_a_deleted_device_of_a_dead_worker_leaves_no_row(api, worker):
     await worker.close()
     await eventually(lambda: is_state(api, "dead"))

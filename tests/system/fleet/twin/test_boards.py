@@ -73,6 +73,13 @@ def test_variance_is_that_of_the_filtered_waveform_and_the_same_again(fleet: Twi
     assert 0 < values[0] < 4095
 
 
+def test_the_hardware_suite_passes_on_boards_that_are_the_twin(fleet: TwinFleet) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests/hardware"), "--url", fleet.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 passed" in done.stdout
+
+
 def test_command_line_shows_the_reason(fleet: TwinFleet, tmp_path: Path) -> None:
     ring = saved(tmp_path, "ring", design("ring"))
     command = [sys.executable, "-m", "fieldstation", "fleet", "evaluate", "--control", fleet.url, "--wait", "30", ring]

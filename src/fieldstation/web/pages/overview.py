@@ -1,0 +1,39 @@
+"""Overview: how everything is, in one look."""
+
+from __future__ import annotations
+
+from nicegui import ui
+from starlette.requests import Request
+
+from fieldstation.core.security import Role
+from fieldstation.web.acting import Acting
+from fieldstation.web.frame import frame
+from fieldstation.web.fresh import keep_fresh
+from fieldstation.web.pages.audit import COLUMNS, as_rows
+from fieldstation.web.rows import Rows
+from fieldstation.web.sources import Sources
+from fieldstation.web.summary import summary
+from fieldstation.web.tiles import Tiles
+
+REFRESH_S = 1.0
+_RECENT = 8
+
+
+def register(sources: Sources) -> None:
+    """Serve the page at `/ui/`."""
+
+    @ui.page("/")
+    async def overview(request: Request) -> None:
+        acting = Acting(request)
+        await acting.as_(Role.VIEWER, "looking at the panel")
+        with frame(sources, acting, "Overview"):
+            tiles = Tiles()
+            ui.html("<h2>What happened last</h2>", sanitize=False)
+            recent = Rows(COLUMNS, label="What happened last", nothing="Nothing has happened yet.")
+
+            async def refresh() -> None:
+                who = await acting.as_(Role.VIEWER, "looking at the panel")
+                tiles.show(await summary(sources))
+                recent.show(as_rows(await sources.control.history(who, _RECENT)))
+
+            await keep_fresh(refresh, REFRESH_S)
