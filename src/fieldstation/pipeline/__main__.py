@@ -27,4 +27,5 @@ def _main() -> None:
         sys.exit(f"fieldstation: {mask(str(error))}")
 
 
-_main()
+if __name__ == "__main__":
+    _main()
