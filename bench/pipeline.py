@@ -36,7 +36,7 @@ def child(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-async def prepare(url, *, filled, pull_consumer=False):
+async def prepare(url, *, filled, pull_consumer=False, ack_wait_s=30):
     """A fresh stream with its consumers; `filled` messages wait in it."""
     import nats
     from google.protobuf.wrappers_pb2 import StringValue
@@ -66,7 +66,7 @@ async def prepare(url, *, filled, pull_consumer=False):
                 filter_subject=f"{STREAM}.{sender}",
                 deliver_policy="new",
                 ack_policy="explicit",
-                ack_wait=30,
+                ack_wait=ack_wait_s,
                 **push_to,
             ),
         )
@@ -129,6 +129,58 @@ def mix(sdk, payload):
 """
 
 
+def node_process(url, file):
+    """Start the node in `file` as a manager does, configured by environment; returns it once it is ready."""
+    environment = {**os.environ, "KAI_NATS_INPUTS": f"{STREAM}.door", "KAI_NATS_URL": url}
+    for key, value in config(url, "mix", ["door"]).metadata.model_dump().items():
+        environment[f"KAI_METADATA_{key.upper()}"] = value
+    environment["KAI_RUNNER_SUBSCRIBER_ACK_WAIT_TIME"] = f"{REDO_ACK_WAIT_S}s"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fieldstation.pipeline", str(file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    process.stdout.readline()
+    return process
+
+
+SLOW = """
+import os, time
+from fieldstation import pipeline
+
+@pipeline.task
+def mix(sdk, payload):
+    with open("{begun}", "a") as file:
+        file.write(f"{{time.monotonic()}}\\n")
+    time.sleep(60 if {first} else 0)
+"""
+REDO_ACK_WAIT_S = 2
+
+
+async def redone_after(url, folder):
+    """Seconds from kill -9 of a replica mid-handler until another begins the same message."""
+    begun = Path(folder) / "begun"
+    begun.unlink(missing_ok=True)
+    files = [Path(folder) / f"slow-{first}.py" for first in (True, False)]
+    for file, first in zip(files, (True, False), strict=True):
+        file.write_text(SLOW.format(begun=begun, first=first))
+    await prepare(url, filled=0, ack_wait_s=REDO_ACK_WAIT_S)
+    first = await asyncio.to_thread(node_process, url, files[0])
+    await refill(url, 1)
+    while not begun.exists():
+        await asyncio.sleep(0.01)
+    second = await asyncio.to_thread(node_process, url, files[1])
+    first.kill()
+    killed = time.monotonic()
+    while len(lines := begun.read_text().splitlines()) < 2:
+        await asyncio.sleep(0.01)
+    for process in (first, second):
+        process.terminate()
+        process.wait(10)
+    return float(lines[1]) - killed
+
+
 async def replicas(url, folder, count):
     """Messages a second of CPU-bound work with `count` replicas; also the start time and memory of the last."""
     import psutil
@@ -137,21 +189,12 @@ async def replicas(url, folder, count):
     file = Path(folder) / "mix.py"
     file.write_text(NODE)
     await prepare(url, filled=0)
-    environment = {**os.environ, "KAI_NATS_INPUTS": f"{STREAM}.door", "KAI_NATS_URL": url}
-    for key, value in config(url, "mix", ["door"]).metadata.model_dump().items():
-        environment[f"KAI_METADATA_{key.upper()}"] = value
     processes, starts, memory = [], [], 0.0
     try:
         for _ in range(count):
             begun = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "fieldstation.pipeline", str(file)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            process = node_process(url, file)
             processes.append(process)
-            process.stdout.readline()
             starts.append(time.perf_counter() - begun)
             memory = psutil.Process(process.pid).memory_info().rss / 2**20
         await asyncio.sleep(0.2)
@@ -238,6 +281,9 @@ async def everything():
                 rows += graph_rows(*await graph(broker.url), label, promise)
                 if sync == "10s":
                     rows += await replica_rows(broker.url, folder)
+                    after = [await redone_after(broker.url, folder) for _ in range(ROUNDS)]
+                    what = "kill -9 mid-handler: another replica begins the message after, s"
+                    rows.append(Row(what, f"{max(after):.2f}", "", None, f"the ack wait, here {REDO_ACK_WAIT_S}"))
             finally:
                 await broker.stop()
     return rows

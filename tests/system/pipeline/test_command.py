@@ -127,7 +127,7 @@ class Shell:
             process.stdout.close()
 
 
-def eventually(check, deadline_s=15.0):
+def eventually(check, deadline_s=60.0):
     deadline = time.monotonic() + deadline_s
     while not (result := check()):
         assert time.monotonic() < deadline, "the condition did not come true in time"

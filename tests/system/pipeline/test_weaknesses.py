@@ -89,7 +89,7 @@ async def test_weakness_03_a_crash_is_redone_soon_and_long_work_is_not_doubled(r
     assert (await flow.js.consumer_info(STREAM, MIX)).delivered.consumer_seq == 1
     await flow.end(child, signal.SIGKILL)
     rescuer = await flow.start("mix")
-    await flow.eventually(lambda: rescuer.counts.succeeded == 1, 5)
+    await flow.eventually(lambda: rescuer.counts.succeeded == 1)
 
 
 async def test_weakness_04_a_stop_gives_prefetched_messages_back_and_lets_work_finish(rig):

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from fieldstation.stream.errors import StreamEndedError
+from fieldstation.stream.errors import FrameFormatError, StreamEndedError
 from fieldstation.stream.hub import Every, Hub, Newest
 from fieldstation.stream.model import Wanted
 from fieldstation.testing.frames import frame
@@ -35,6 +35,33 @@ def test_each_frame_is_encoded_once_whatever_the_number_of_clients(hub):
     for client in clients:
         assert taken(client) == [0, 1, 2]
     assert len(hub.encoded) == 3
+
+
+def test_the_frame_after_the_one_being_sent_may_be_encoded_ahead(hub):
+    client = Every(ALL, "", 100)
+    hub.add(client)
+    hub.publish([frame("ph256", number) for number in range(2)])
+    taking = client.take()
+    assert next(taking).frame.number == 0
+    ahead = client.following()
+    ahead.encode()
+    assert ahead.encoded
+    assert int(next(taking).payload) == 1
+    assert len(hub.encoded) == 1
+    assert client.following() is None
+
+
+def test_a_frame_that_cannot_be_encoded_fails_when_it_is_sent_and_not_before():
+    def encode(one, received_ns):
+        raise FrameFormatError(where="the header", problem="too deep")
+
+    hub = Hub(encode)
+    client = Every(ALL, "", 100)
+    hub.add(client)
+    hub.publish([frame("ph256", 1)])
+    client.following().encode()
+    with pytest.raises(FrameFormatError):
+        taken(client)
 
 
 def test_a_frame_that_nobody_takes_is_never_encoded(hub):

@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+from fieldstation.stream.errors import DataDirError
+from fieldstation.stream.sources.pff import check_data_dir
 from fieldstation.stream.sources.run import RunFollower
 from fieldstation.testing.frames import name, raw
 
@@ -150,3 +152,12 @@ def test_a_vanished_data_directory_is_a_problem_that_passes(tmp_path):
     put(data / "module_1" / "obs_x", "ph256", [2])
     assert [number for _, _, number in found(follower)] == [2]  # nothing is repeated
     assert follower.problem is None
+
+
+def test_a_data_directory_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fieldstation.stream.sources.pff.os.scandir", forbidden)  # root may read anything
+    with pytest.raises(DataDirError, match="cannot be read: Permission denied"):
+        check_data_dir(str(tmp_path))
