@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fieldstation.fleet.driver import Driver, Node, Timing
+from fieldstation.fleet.hosted import Devices, Hooks
 from fieldstation.fleet.ladder import Budgets
 from fieldstation.fleet.model import DeviceState, Health, OutOfService
 from fieldstation.fleet.states.care import Care, CareSettings
@@ -228,3 +229,22 @@ async def test_a_device_that_is_out_of_service_begins_there():
         found.machine.become(fresh)
         await found.reach(OutOfServiceState)
         assert found.device.health is Health.MAINTENANCE
+
+
+async def test_controls_word_after_a_hello_is_taken_but_a_quarantine_of_our_own_stays():
+    steps = []
+    nothing = Hooks(*[lambda *_: None] * 4, lambda serial, step, detail: steps.append((serial, step)))
+    devices = Devices({}, nothing)
+    devices.care("OURS").quarantine("smoke")
+    devices.set_service("OVER", "maintenance", "new fan")
+    devices.reunite({"A": {"health": "maintenance", "reason": "x"}, "B": {"health": "a word of tomorrow"}, "C": {}})
+    found = {serial: devices.care(serial).out for serial in ("OURS", "OVER", "A", "B", "C", "D")}
+    assert found["OURS"] == OutOfService(Health.QUARANTINED, "smoke")
+    assert found["OVER"] is None
+    assert found["A"] == OutOfService(Health.MAINTENANCE, "x")
+    # Whatever a newer control means by it: such a device is left alone.
+    assert found["B"].health is found["C"].health is Health.MAINTENANCE
+    assert found["D"] is None
+    devices.set_service("OURS", None)
+    assert devices.care("OURS").out is None
+    assert steps == [("OURS", "quarantined")]

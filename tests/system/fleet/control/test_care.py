@@ -45,7 +45,10 @@ async def test_maintenance_outlives_control_the_cable_and_the_worker_and_ends_by
     assert await api.amount() == 3
     status, told = await api.post("/reserveserials", serials=["A1"], name="bob", kind="pulsecount", args={})
     assert status == 409
-    assert "new cable" in told["error"]["message"]
+    assert "out of service, maintenance (new cable)" in told["error"]["message"]
+    status, told = await api.post("/reboot", serials=["A1"])
+    assert status == 409
+    assert "maintenance A1 off" in told["error"]["message"]
     await worker.close()
     await first.stop()
 
