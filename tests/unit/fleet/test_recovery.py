@@ -9,6 +9,7 @@ from fieldstation.fleet.driver import Driver, Node, Timing
 from fieldstation.fleet.hosted import Devices, Hooks
 from fieldstation.fleet.ladder import Budgets
 from fieldstation.fleet.model import DeviceState, Health, OutOfService
+from fieldstation.fleet.power import PowerCycleError
 from fieldstation.fleet.states.care import Care, CareSettings
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
@@ -221,6 +222,19 @@ async def test_a_board_that_does_not_come_back_is_given_up_after_its_budget():
         await found.reach(BrokenState)
         assert not found.machine.state.keeps
     assert found.steps == ["broken", "power cycle", "broken", "power cycle", "broken"]
+
+
+class Stiff(Hub):
+    async def cycle(self, serial, seen):
+        raise PowerCycleError(serial=serial, problem="no such hub")
+
+
+async def test_a_hub_that_does_not_switch_is_in_the_history_and_not_the_reason():
+    async with life(Plain(), power=Stiff(), budgets=Budgets(retries=0, power_cycles=1)) as found:
+        found.machine.fail(DeviceBrokenError(serial="D", reason="it hangs"))
+        await found.reach(OutOfServiceState)
+        assert found.device.reason == "it hangs"
+    assert found.steps == ["broken", "power cycle", "power cycle failed", "broken", "quarantined"]
 
 
 async def test_a_device_that_is_out_of_service_begins_there():

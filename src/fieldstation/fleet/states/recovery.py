@@ -94,7 +94,9 @@ class PowerCycleState(AbstractState):
         try:
             done = await care.settings.power.cycle(self.serial, care.place)
         except PowerCycleError as error:
-            raise DeviceBrokenError(serial=self.serial, reason=str(error)) from error
+            # Why the board is broken stays its reason; a hub that does not switch is no fault of it.
+            care.note("power cycle failed", str(error.fields["problem"]))
+            raise DeviceBrokenError(serial=self.serial, reason=self.device.reason) from error
         self.logger.info("power was cycled with: %s", done)
         try:
             async with asyncio.timeout(care.settings.back_s):
