@@ -237,6 +237,25 @@ async def test_a_hub_that_does_not_switch_is_in_the_history_and_not_the_reason()
     assert found.steps == ["broken", "power cycle", "power cycle failed", "broken", "quarantined"]
 
 
+class Slow(Hub):
+    async def cycle(self, serial, seen):
+        self.cutting = True
+        await asyncio.sleep(0.05)
+        self.cutting = False
+        return "switched"
+
+
+async def test_a_power_cycle_that_has_begun_is_not_stopped_half_way():
+    hub = Slow()
+    async with life(Plain(), power=hub, budgets=Budgets(retries=0)) as found:
+        found.machine.fail(DeviceBrokenError(serial="D", reason="it hangs"))
+        await eventually(lambda: getattr(hub, "cutting", False))
+        found.care.out = OutOfService(Health.MAINTENANCE, "new fan")
+        found.machine.become(fresh)
+        await found.reach(OutOfServiceState)
+        assert not hub.cutting
+
+
 async def test_a_device_that_is_out_of_service_begins_there():
     async with life(BoardDriver()) as found:
         found.care.out = OutOfService(Health.MAINTENANCE, "new fan")

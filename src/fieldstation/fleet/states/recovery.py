@@ -10,6 +10,7 @@ from fieldstation.fleet.model import DeviceState, Health
 from fieldstation.fleet.power import PowerCycleError
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
+from fieldstation.fleet.states.flashing import uninterrupted
 from fieldstation.fleet.states.lifecycle import TestState, fresh
 
 
@@ -92,7 +93,7 @@ class PowerCycleState(AbstractState):
         assert care.settings.power is not None
         care.try_rung(Rung.POWER_CYCLE, "")
         try:
-            done = await care.settings.power.cycle(self.serial, care.place)
+            done = await uninterrupted(care.settings.power.cycle(self.serial, care.place))
         except PowerCycleError as error:
             # Why the board is broken stays its reason; a hub that does not switch is no fault of it.
             care.note("power cycle failed", str(error.fields["problem"]))
