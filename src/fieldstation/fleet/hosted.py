@@ -198,14 +198,17 @@ class Devices:
         What was quarantined here stays so: control knows it from the hello, or will from the next report.
         """
         for serial, body in listed.items():
-            self.set_service(serial, body["health"], str(body.get("reason", "")))
+            self.set_service(serial, str(body.get("health")), str(body.get("reason", "")))
         for serial, care in self._care.items():
             if care.out is not None and care.out.health is Health.MAINTENANCE and serial not in listed:
                 self.set_service(serial, None)
 
     def set_service(self, serial: str, health: str | None, reason: str = "") -> None:
         """Take a device out of service, or put it back (None). A leased one is left to its holder until that ends."""
-        care, out = self.care(serial), None if health is None else OutOfService(Health(health), reason)
+        care = self.care(serial)
+        # Whatever word a newer control has for it, to leave the device alone is the right thing.
+        known = Health.QUARANTINED if health == Health.QUARANTINED else Health.MAINTENANCE
+        out = None if health is None else OutOfService(known, reason)
         if care.out == out:
             return
         if out is None:

@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fieldstation.fleet.driver import Driver, Node, Timing
+from fieldstation.fleet.hosted import Devices, Hooks
 from fieldstation.fleet.ladder import Budgets
 from fieldstation.fleet.model import DeviceState, Health, OutOfService
+from fieldstation.fleet.power import PowerCycleError
 from fieldstation.fleet.states.care import Care, CareSettings
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
@@ -222,9 +224,60 @@ async def test_a_board_that_does_not_come_back_is_given_up_after_its_budget():
     assert found.steps == ["broken", "power cycle", "broken", "power cycle", "broken"]
 
 
+class Stiff(Hub):
+    async def cycle(self, serial, seen):
+        raise PowerCycleError(serial=serial, problem="no such hub")
+
+
+async def test_a_hub_that_does_not_switch_is_in_the_history_and_not_the_reason():
+    async with life(Plain(), power=Stiff(), budgets=Budgets(retries=0, power_cycles=1)) as found:
+        found.machine.fail(DeviceBrokenError(serial="D", reason="it hangs"))
+        await found.reach(OutOfServiceState)
+        assert found.device.reason == "it hangs"
+    assert found.steps == ["broken", "power cycle", "power cycle failed", "broken", "quarantined"]
+
+
+class Slow(Hub):
+    async def cycle(self, serial, seen):
+        self.cutting = True
+        await asyncio.sleep(0.05)
+        self.cutting = False
+        return "switched"
+
+
+async def test_a_power_cycle_that_has_begun_is_not_stopped_half_way():
+    hub = Slow()
+    async with life(Plain(), power=hub, budgets=Budgets(retries=0)) as found:
+        found.machine.fail(DeviceBrokenError(serial="D", reason="it hangs"))
+        await eventually(lambda: getattr(hub, "cutting", False))
+        found.care.out = OutOfService(Health.MAINTENANCE, "new fan")
+        found.machine.become(fresh)
+        await found.reach(OutOfServiceState)
+        assert not hub.cutting
+
+
 async def test_a_device_that_is_out_of_service_begins_there():
     async with life(BoardDriver()) as found:
         found.care.out = OutOfService(Health.MAINTENANCE, "new fan")
         found.machine.become(fresh)
         await found.reach(OutOfServiceState)
         assert found.device.health is Health.MAINTENANCE
+
+
+async def test_controls_word_after_a_hello_is_taken_but_a_quarantine_of_our_own_stays():
+    steps = []
+    nothing = Hooks(*[lambda *_: None] * 4, lambda serial, step, detail: steps.append((serial, step)))
+    devices = Devices({}, nothing)
+    devices.care("OURS").quarantine("smoke")
+    devices.set_service("OVER", "maintenance", "new fan")
+    devices.reunite({"A": {"health": "maintenance", "reason": "x"}, "B": {"health": "a word of tomorrow"}, "C": {}})
+    found = {serial: devices.care(serial).out for serial in ("OURS", "OVER", "A", "B", "C", "D")}
+    assert found["OURS"] == OutOfService(Health.QUARANTINED, "smoke")
+    assert found["OVER"] is None
+    assert found["A"] == OutOfService(Health.MAINTENANCE, "x")
+    # Whatever a newer control means by it: such a device is left alone.
+    assert found["B"].health is found["C"].health is Health.MAINTENANCE
+    assert found["D"] is None
+    devices.set_service("OURS", None)
+    assert devices.care("OURS").out is None
+    assert steps == [("OURS", "quarantined")]

@@ -213,6 +213,8 @@ class Reservations:
             holding = self.index.holding_of(device.serial)
             if holding is None or holding.lease.holder.user != principal.user:
                 authorize(principal, Role.OPERATOR, f"rebooting {device.serial}, which you do not hold,")
+            if holding is None and device.serial in self.index.out_of_service:
+                raise DeviceBusyError(serials=device.serial, reason=self._out_of_service(device), field="serials")
         return await self._command(principal, "reboot", devices)
 
     async def delete(self, principal: Principal, serials: Sequence[str]) -> list[str]:
@@ -278,4 +280,11 @@ class Reservations:
             return f"its worker {worker.name} is shutting down"
         if device.serial in self.queue.plan().kept:
             return "others wait for it in the queue"
+        if device.serial in self.index.out_of_service:
+            return self._out_of_service(device)
         return f"it is {device.state}" + (f" ({device.reason})" if device.reason else "")
+
+    @staticmethod
+    def _out_of_service(device: Device) -> str:
+        mend = f"`fieldstation fleet maintenance {device.serial} off` puts it back"
+        return f"it is out of service, {device.health} ({device.reason}); {mend}"

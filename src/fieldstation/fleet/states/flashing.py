@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fieldstation.core.retry import Backoff
 from fieldstation.fleet.driver import PARTITION, TTY, Node
 from fieldstation.fleet.errors import FleetError
 from fieldstation.fleet.model import Health
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
+
+T = TypeVar("T")
 
 DISK_FILES = frozenset({"INDEX.HTM", "INFO_UF2.TXT"})
 
@@ -36,7 +38,7 @@ async def flash(device: Device, name: str) -> None:
             for pause_s in Backoff(initial_s=0.02, ceiling_s=2.0):
                 try:
                     disk = await _boot_loader(device)
-                    await _uninterrupted(_write(device, disk, image))
+                    await uninterrupted(_write(device, disk, image))
                     device.firmware = name
                     return
                 except TimeoutError as error:
@@ -82,8 +84,12 @@ def _copy(directory: Path, image: bytes) -> None:
         file.write(image)
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    # A copy that is cancelled half way goes on in its thread; the next flash would then write into the middle of it.
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for `work` to its end, although the caller is cancelled meanwhile; the cancellation goes on then.
+
+    A copy that is cancelled half way goes on in its thread, and the next flash would write into the middle of it; a hub
+    that is stopped half way leaves the power off.
+    """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -93,4 +99,4 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
-    task.result()
+    return task.result()

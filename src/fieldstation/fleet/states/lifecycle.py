@@ -48,7 +48,7 @@ class TestState(AbstractState):
         """Ready when the banner was seen."""
         if not await answers(self.device):
             limit_s = self.device.driver.timing.test_s
-            reason = f"it did not say {DEFAULT_BANNER!r} within {limit_s:g} s of being flashed"
+            reason = f"it did not say {DEFAULT_BANNER!r} within {limit_s:g} s"
             raise DeviceBrokenError(serial=self.serial, reason=reason)
         self.switch(ReadyState)
 

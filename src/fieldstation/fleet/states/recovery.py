@@ -10,6 +10,7 @@ from fieldstation.fleet.model import DeviceState, Health
 from fieldstation.fleet.power import PowerCycleError
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.device import Device, DeviceBrokenError
+from fieldstation.fleet.states.flashing import uninterrupted
 from fieldstation.fleet.states.lifecycle import TestState, fresh
 
 
@@ -92,9 +93,11 @@ class PowerCycleState(AbstractState):
         assert care.settings.power is not None
         care.try_rung(Rung.POWER_CYCLE, "")
         try:
-            done = await care.settings.power.cycle(self.serial, care.place)
+            done = await uninterrupted(care.settings.power.cycle(self.serial, care.place))
         except PowerCycleError as error:
-            raise DeviceBrokenError(serial=self.serial, reason=str(error)) from error
+            # Why the board is broken stays its reason; a hub that does not switch is no fault of it.
+            care.note("power cycle failed", str(error.fields["problem"]))
+            raise DeviceBrokenError(serial=self.serial, reason=self.device.reason) from error
         self.logger.info("power was cycled with: %s", done)
         try:
             async with asyncio.timeout(care.settings.back_s):

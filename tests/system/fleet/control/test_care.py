@@ -3,6 +3,8 @@
 import pytest
 
 pytestmark = pytest.mark.timeout(90)
+# What a database has no part in is tested with one of them.
+ON_ONE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 async def health(api, serial):
@@ -45,7 +47,10 @@ async def test_maintenance_outlives_control_the_cable_and_the_worker_and_ends_by
     assert await api.amount() == 3
     status, told = await api.post("/reserveserials", serials=["A1"], name="bob", kind="pulsecount", args={})
     assert status == 409
-    assert "new cable" in told["error"]["message"]
+    assert "out of service, maintenance (new cable)" in told["error"]["message"]
+    status, told = await api.post("/reboot", serials=["A1"])
+    assert status == 409
+    assert "maintenance A1 off" in told["error"]["message"]
     await worker.close()
     await first.stop()
 
@@ -63,6 +68,7 @@ async def test_maintenance_outlives_control_the_cable_and_the_worker_and_ends_by
     assert await steps(api, "A1", limit=1) == [("maintenance off", "", "local")]
 
 
+@ON_ONE
 async def test_a_quarantine_that_a_worker_reports_stays_until_somebody_puts_the_device_back(api, worker):
     await worker.report("A1", state="broken", health="quarantined", reason="smoke")
     assert (await worker.hello())["out_of_service"] == {"A1": {"health": "quarantined", "reason": "smoke"}}
@@ -79,6 +85,7 @@ async def test_a_quarantine_that_a_worker_reports_stays_until_somebody_puts_the_
     assert await health(api, "A1") == ("quarantined", "again")
 
 
+@ON_ONE
 async def test_a_quarantine_is_not_lifted_behind_the_back_of_a_worker_that_is_away(api, control, worker):
     await worker.report("A1", state="broken", health="quarantined", reason="smoke")
     control.control.lines.unreachable("bench")
@@ -87,6 +94,7 @@ async def test_a_quarantine_is_not_lifted_behind_the_back_of_a_worker_that_is_aw
     assert await health(api, "A1") == ("quarantined", "smoke")
 
 
+@ON_ONE
 async def test_a_holder_keeps_a_device_that_goes_into_maintenance(api, worker):
     [row] = await api.reserve(1, name="bob")
     assert (await switch(api, row["serial"], True, "later"))[1]["client"] == "bob"
@@ -112,25 +120,23 @@ async def test_a_history_keeps_only_its_newest_lines_and_pages_through_them(star
     assert await steps(api, "A3") == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "field"),
-    [
-        ({"serial": "A1", "on": True}, 400, "reason"),
-        ({"serial": "A1", "on": True, "reason": "  "}, 400, "reason"),
-        ({"serial": "nowhere", "on": True, "reason": "x"}, 404, "serial"),
-        ({"serial": "nowhere", "on": False}, 404, "serial"),
-        ({"serial": "A1", "on": "yes", "reason": "x"}, 400, "on"),
-        ({"on": True, "reason": "x"}, 400, "serial"),
-    ],
+BAD = (
+    ({"serial": "A1", "on": True}, 400, "reason"),
+    ({"serial": "A1", "on": True, "reason": "  "}, 400, "reason"),
+    ({"serial": "nowhere", "on": True, "reason": "x"}, 404, "serial"),
+    ({"serial": "nowhere", "on": False}, 404, "serial"),
+    ({"serial": "A1", "on": "yes", "reason": "x"}, 400, "on"),
+    ({"on": True, "reason": "x"}, 400, "serial"),
 )
-async def test_bad_input_is_named_and_changes_nothing(api, worker, arguments, status, field):
-    answer = await api.post("/api/fleet/maintenance", **arguments)
-    assert (answer[0], answer[1]["error"]["field"]) == (status, field)
+
+
+@ON_ONE
+async def test_bad_input_is_named_and_changes_nothing(api, worker):
+    for arguments, status, field in BAD:
+        answer = await api.post("/api/fleet/maintenance", **arguments)
+        assert (answer[0], answer[1]["error"]["field"]) == (status, field), arguments
     assert await api.amount() == 4
     assert await steps(api, "A1") == []
-
-
-async def test_the_history_of_nothing_is_refused(api, worker):
     assert (await api.ask("GET", "/api/fleet/history"))[1]["error"]["field"] == "serial"
     assert (await api.ask("GET", "/api/fleet/history?serial=nowhere"))[0] == 404
     assert (await api.ask("GET", "/api/fleet/history?serial=A1&limit=0"))[1]["error"]["field"] == "limit"
