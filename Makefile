@@ -18,8 +18,8 @@ help: ## list the targets
 
 venv: .venv/.ready ## build .venv with every extra and the developer tools
 
-demo: venv ## everything simulated, on this machine; prints a report and ends
-	$(BIN)/fieldstation demo --once
+demo: venv ## everything simulated, on this machine: open the panel, say yes; without a terminal it says so itself and ends
+	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/fieldstation demo; else exec $(BIN)/fieldstation demo --once; fi
 
 test: venv packages ## all tests but the long ones; installs the Debian packages they need when run as root
 	$(BIN)/python tools/run_tests.py --ignore=tests/interop tests
@@ -44,8 +44,9 @@ soak: venv ## the tests that take minutes
 docs: venv ## build the documentation into site-docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-reference: venv ## write docs/reference/generated anew: commands, settings, errors
+reference: venv ## write docs/reference/generated and the picture of the architecture anew
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/architecture.py
 
 protos: venv ## write the protobuf modules anew
 	$(BIN)/python tools/protos.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 from fieldstation.core.security import is_loopback
 from fieldstation.testing import MissingProgramError, Mosquitto, Nats, Postgres, mosquitto, nats_server, postgres_server
 from fieldstation.testing.programs import program
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

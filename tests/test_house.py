@@ -246,7 +246,7 @@ def test_everything_we_register_as_a_plugin_loads():
 # What is generated is up to date
 
 
-@pytest.mark.parametrize("tool", ["reference", "protos"])
+@pytest.mark.parametrize("tool", ["reference", "protos", "architecture"])
 def test_generated_files_are_up_to_date(tool):
     done = run(sys.executable, f"tools/{tool}.py", "--check")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,11 +27,11 @@ NOTE = "<!-- Written by `make reference`; change the code instead. -->"
 
 
 def modules(capability: str) -> Iterator[ModuleType]:
-    """Import and yield every module of a capability but migrations and what protobuf generated."""
+    """Import and yield every module of a capability but migrations, programs, and what protobuf generated."""
     package = importlib.import_module(f"fieldstation.{capability}")
     yield package
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not re.search(r"\.pb(\.|$)|\.migrations(\.|$)", found.name):
+        if not re.search(r"\.pb(\.|$)|\.migrations(\.|$)|\.__main__$", found.name):
             yield importlib.import_module(found.name)
 
 

@@ -64,6 +64,7 @@ class NatsRole(_Table):
     )
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; turns TLS on.")
     tls_key: Path | None = Field(None, description="PEM key of the certificate.")
+    tls_ca: Path | None = Field(None, description="PEM file of the authority that signed it, for those who connect.")
     insecure: bool = Field(False, description="Listen beyond loopback without a token.")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,6 +19,7 @@ from fieldstation.flow.config import ApprovalsConfig
 from fieldstation.site import config
 from fieldstation.site.errors import SiteFileError
 from fieldstation.site.lines import Lines
+from fieldstation.web.config import PanelConfig
 
 # Table -> the settings of the one role that it is.
 SINGLE: dict[tuple[str, ...], type[BaseModel]] = {("nats",): config.NatsRole, ("fleet", "control"): config.ControlRole}
@@ -37,9 +36,8 @@ NAMED: dict[tuple[str, ...], type[BaseModel]] = {
 PLAIN: dict[tuple[str, ...], type[BaseModel]] = {
     ("site",): config.Site,
     ("flow", "approvals"): ApprovalsConfig,
+    ("web",): PanelConfig,
 }
-with contextlib.suppress(ImportError):
-    PLAIN["web",] = importlib.import_module("fieldstation.web.config").PanelConfig
 MACHINES = ("machines",)
 
 Path_ = tuple[str, ...]

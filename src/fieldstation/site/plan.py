@@ -19,7 +19,6 @@ from fieldstation.site.file import SiteFile
 from fieldstation.site.model import Role
 
 OURS = (sys.executable, "-m", "fieldstation")
-PIPELINE_STOP_S = 20.0  # its nodes finish what is in their hands
 STATION_STOP_S = 60.0  # its procedures tear down; what the uplinks may take to drain comes on top
 
 
@@ -133,6 +132,8 @@ def _panel(site: SiteFile, machine: str | None) -> dict[str, Any]:
     nats = site.roles.get("nats")
     if isinstance(nats, config.NatsRole) and nats.token_file is not None:
         found["nats_token_file"] = str(nats.token_file)
+    if isinstance(nats, config.NatsRole) and nats.tls_ca is not None:
+        found["nats_ca"] = str(nats.tls_ca)
     found["streams"] = streams(site, machine)
     found["pipelines"] = {
         name.partition(".")[2]: {
@@ -168,9 +169,12 @@ def _pipeline(site: SiteFile, name: str, role: config.PipelineRole, machine: str
     command = ["pipeline", "up", str(site.base / role.manifest), "--product", _product(name)]
     command += ["--state", str(_state(site, name)), "--nats", nats_url(site, machine) or ""]
     command += ["--ack-wait", f"{role.ack_wait_s:g}"]
+    nats = site.roles.get("nats")
+    if isinstance(nats, config.NatsRole) and nats.tls_ca is not None:
+        command += ["--ca", str(site.base / nats.tls_ca)]
     for process, program in role.run.items():
         command += ["--run", f"{process}={program}"]
-    return _ours(site, name, machine, command, after=["nats", "fleet.control"], stop_s=PIPELINE_STOP_S)
+    return _ours(site, name, machine, command, after=["nats", "fleet.control"])
 
 
 def _program(site: SiteFile, name: str, role: config.ProgramRole, machine: str | None) -> Role:

@@ -97,7 +97,6 @@ class RoleProcess:
             self._tail.append(f"{role.command[0]}: {error.strerror}")
             return 127
         self.pid = process.pid
-        self._running.clear()
         self._set("starting")
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,8 +145,11 @@ class RoleProcess:
     def _is_ready(self, url: str) -> None:
         self.url = url
         self._set("running")
-        self._running.set()
         self.ready.set()
+
+    async def until_running(self) -> None:
+        """Wait until it is ready, again if it was started again."""
+        await self._running.wait()
 
     def _last_words(self, code: int) -> str:
         words = [line.removeprefix("fieldstation: ") for line in self._tail if line.strip()]
@@ -179,6 +181,10 @@ class RoleProcess:
 
     def _set(self, state: str) -> None:
         self.state = state
+        if state == "running":
+            self._running.set()
+        else:
+            self._running.clear()
         if state in ("stopped", "restarting"):
             self.pid = 0
         report = {"state": state, "pid": self.pid, "restarts": self.restarts, "url": self.url, "up": os.getpid()}
@@ -205,8 +211,9 @@ class Supervisor:
             process.tell = tell
 
     async def end(self, name: str) -> None:
-        """Stop one role for good; the others go on."""
+        """Stop one role for good, once it runs; the others go on."""
         process = self.processes[name]
+        await process.until_running()
         await process.stop(process.role.stop_s + process.role.drains_s)
 
     @property
@@ -221,8 +228,8 @@ class Supervisor:
     async def start(self) -> None:
         """Take the folder; SiteRunningError when somebody runs one of these roles from it already."""
         try:
-            (self._folder / "roles").mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whose folder is there already keeps it open
+            (self._folder / "roles").mkdir(mode=0o700, exist_ok=True)
             for name in self.processes:
                 self._lock(name)
         except OSError as error:

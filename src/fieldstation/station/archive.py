@@ -55,8 +55,8 @@ class DayFiles:
         """Append rows, each to the file of its day; never raises."""
         by_day: dict[datetime.date, list[str]] = {}
         for timestamp, together in itertools.groupby(rows, key=itemgetter(0)):  # those of one batch have one time
-            lines = lines_of(timestamp, [body for _, body in together])
-            by_day.setdefault(day_of(timestamp), []).append(lines)
+            text = lines_of(timestamp, [body for _, body in together])
+            by_day.setdefault(day_of(timestamp), []).append(text)
         try:
             for day, parts in by_day.items():
                 self._append(self._folder / f"{day}.csv", "".join(parts))

@@ -25,7 +25,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dum
 
 
 def pack(entry: Any, lines: Sequence[str] = ()) -> bytes:
-    """Return the frame of a JSON value, and of lines that go with it; ValueError when a line is more than one."""
+    """Return the frame of a list, and of lines that go with it; ValueError when a line is more than one."""
     text = "\n".join((_encode(entry), *lines))
     if text.count("\n") != len(lines):
         raise ValueError("a line of a frame may not be broken")
@@ -40,9 +40,9 @@ class Unpacker:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """Take in `data` and yield the JSON values that are complete; ValueError when the peer talks nonsense.
+        """Take in `data` and yield the lists that are complete; ValueError when the peer talks nonsense.
 
-        Lines that came with a value, a list, are its last element.
+        Lines that came with a list are its last element.
         """
         self._buffer += data
         while len(self._buffer) >= LENGTH.size:
@@ -54,7 +54,12 @@ class Unpacker:
                 return
             head, *lines = self._buffer[LENGTH.size : end].decode().split("\n")
             del self._buffer[:end]
-            yield [*json.loads(head), lines] if lines else json.loads(head)
+            entry = json.loads(head)
+            if not (isinstance(entry, list) and entry):
+                raise ValueError("a frame that is no list")
+            if lines:
+                entry.append(lines)
+            yield entry
 
 
 def wait_at_most(line: socket.socket, seconds: float) -> None:

@@ -29,6 +29,7 @@ from fieldstation.station.store import Store
 log = logging.getLogger(__name__)
 
 IDLE_S = 10.0  # an agent's own writer ends when nobody has been connected for so long
+_STORED = frames.pack(["ok", None])  # nearly every answer
 MAX_WAIT_S = 0.0005  # the longest that a commit waits for producers that are about to come back
 
 
@@ -161,13 +162,14 @@ class Writer:
         self._commit_s = 0.8 * self._commit_s + 0.2 * (time.monotonic() - started)
         for (client, _), answer in zip(requests, answers, strict=True):
             self._send(client, answer)
-        if any(request[0] == "add" for _, request in requests):
-            for client in [c for c in self._clients if c.watching]:
+        watching = [client for client in self._clients if client.watching]
+        if watching and any(request[0] == "add" for _, request in requests):
+            for client in watching:
                 self._send(client, ["new"])
 
     def _send(self, client: Client, answer: Any) -> None:
         try:
-            client.line.sendall(frames.pack(answer))
+            client.line.sendall(_STORED if answer == ["ok", None] else frames.pack(answer))
         except OSError:
             self._forget(client)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fieldstation.kit.mqtt import MqttClient, MqttSettings
 from fieldstation.site.bridges.archive import rows
 from fieldstation.site.demo.report import joined
+from fieldstation.site.file import kind_of, read
+from fieldstation.site.supervise import read_status
 from fieldstation.testing import ServerProcess, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -52,16 +57,54 @@ def test_once_runs_the_experiment_checks_every_count_and_exits_0(tmp_path: Path)
     assert days[0].read_text().startswith("timestamp,message_body\n")
 
 
-def test_it_waits_for_a_yes_until_it_is_stopped_and_leaves_no_process(tmp_path: Path) -> None:
-    demo = ServerProcess([*DEMO, "--port", "0", "--dir", tmp_path / "demo"])
+@pytest.mark.timeout(300)
+async def test_it_waits_for_a_yes_listens_where_the_table_says_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo = ServerProcess([*DEMO, "--port", "0", "--dir", folder])
     try:
         demo.wait_ready(150)  # printed when the approval waits
-        assert "The report waits for a yes" in demo.output
-        assert not (tmp_path / "demo" / "report").exists()
+        wait_for(lambda: "The report waits for a yes" in demo.output, 30)
+        assert not (folder / "report").exists()
         children = psutil.Process(demo.pid).children(recursive=True)
-        assert len(children) >= 15  # eight roles, and what they start
+        assert len(children) >= 14  # seven roles, and what they start
+
+        assert _listening(folder) == _documented()
+        settings = MqttSettings(
+            host="127.0.0.1", port=tomllib.loads((folder / "site.toml").read_text())["nats"]["mqtt_port"]
+        )
+        async with asyncio.timeout(60), MqttClient(settings) as mqtt, mqtt.messages("lab/+", 1) as messages:
+            await mqtt.publish("lab/door", b"open", 1)
+            assert (await anext(aiter(messages))).payload == b"open"
+
         os.kill(demo.pid, signal.SIGTERM)
-        assert demo.wait(60) in (0, 130)
+        assert await asyncio.to_thread(demo.wait, 60) in (0, 130)
         wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 60)
     finally:
         demo.kill()
+
+
+def _listening(folder: Path) -> set[tuple[str, str]]:
+    """Return (table of the role, setting) of every TCP port that a role listens at; all are loopback."""
+    site = read(folder / "site.toml")
+    found = set()
+    for name, status in read_status(folder / "state").items():
+        role = psutil.Process(int(str(status["pid"])))
+        for process in (role, *role.children(recursive=True)):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"), (name, connection)
+                    found.add((kind_of(name), _setting(site.roles[name], kind_of(name), connection.laddr.port)))
+    return found
+
+
+def _setting(role: object, kind: str, port: int) -> str:
+    for key in ("port", "mqtt_port", "metrics_port"):
+        if getattr(role, key, None) == port:
+            return key
+    return {"station": "health.port", "pipeline": "runner.health.port"}.get(kind, f"unknown port {port}")
+
+
+def _documented() -> set[tuple[str, str]]:
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "ports.md").read_text()
+    rows = re.findall(r"^\| `([a-z.]+)` \| `([a-z_.]+)`[^|]*\| ([^|]+) \|", text, re.MULTILINE)
+    return {(role, setting) for role, setting, default in rows if default != "none"}

@@ -88,12 +88,28 @@ def test_roles_work_come_back_after_a_kill_and_stop_in_order(site: tuple[ServerP
     assert {status["state"] for status in read_status(folder).values()} == {"stopped"}
 
 
-def test_who_kills_the_supervisor_leaves_no_role_behind(site: tuple[ServerProcess, Path]) -> None:
-    server, _ = site
-    wait_for(lambda: len(_family(server)) >= 4, 60)  # control, worker, its boards, the program
-    family = _family(server)
-    os.kill(server.pid, signal.SIGKILL)
-    _all_gone(family)
+def test_one_file_runs_on_two_machines_and_a_killed_supervisor_leaves_no_role_behind(tmp_path: Path) -> None:
+    path = _site(tmp_path, free_port(), free_port())
+    text = path.read_text().replace("[fleet.worker.a]", '[fleet.worker.a]\nmachine = "bench"')
+    path.write_text(
+        text.replace('name = "hill"', 'name = "hill"\nmachine = "server"')
+        + 'machine = "bench"\n[machines]\nserver = "127.0.0.1"\nbench = "127.0.0.1"\n'
+    )
+    server = ServerProcess(["fieldstation", "up", path, "--machine", "server"])
+    bench = ServerProcess(["fieldstation", "up", path, "--machine", "bench"])
+    try:
+        url = server.wait_ready(90)
+        bench.wait_ready(90)
+        wait_for(lambda: [row["name"] for row in _json(f"{url}/api/fleet/workers")] == ["a"], 60)
+        assert len(_family(server)) == 1  # control alone
+        wait_for(lambda: len(_family(bench)) >= 3, 60)  # worker, its boards, the program
+        family = _family(bench)
+        os.kill(bench.pid, signal.SIGKILL)
+        _all_gone(family)
+        wait_for(lambda: [row["state"] for row in _json(f"{url}/api/fleet/workers")] != ["online"], 60)
+    finally:
+        server.stop(30)
+        bench.stop(30)
 
 
 def test_a_role_that_cannot_start_is_one_sentence_and_nothing_runs(tmp_path: Path) -> None:

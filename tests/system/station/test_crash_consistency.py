@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fieldstation.station import rescue
+from fieldstation.station import frames, rescue
 from fieldstation.station.agent import MessagingAgent
 from fieldstation.station.errors import DiskFullError, OutboxUnavailableError
 from fieldstation.station.messages import DataMessageBody
@@ -139,6 +140,23 @@ def test_a_sync_that_fails_is_never_acknowledged(tmp_path, call, when):
     if call == "fdatasync":  # what SQLite uses here; the other shows that nothing depends on it
         assert len(acknowledged) < 10
         assert result.returncode != 0
+
+
+def test_nonsense_at_its_socket_ends_that_line_and_not_the_writer(store):
+    pid = store.writer_pid()
+    for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x015", b"\0\0\0\x02[]", b"\0\0\0\x035\nx", b"\0\0\0\x02{}"):
+        with contextlib.closing(frames.connect(store.folder, 60)) as line:
+            line.sendall(nonsense)
+            assert line.recv(100) == b""
+    for request in ('["add"]', '["add",1,2,3,4]', '["nothing"]', "[[]]", '["add",["x"],0,[0],1]\n1\n2'):
+        with contextlib.closing(frames.connect(store.folder, 60)) as line:
+            line.sendall(frames.LENGTH.pack(len(request)) + request.encode())
+            assert b"error" in line.recv(1000)
+    agent = MessagingAgent(store.folder)
+    agent.add_message(DataMessageBody(data={"n": 1}))
+    agent.teardown()
+    assert store.queued() == [1]
+    assert store.writer_pid() == pid
 
 
 def test_a_broken_queue_file_is_set_aside_told_to_the_server_and_the_archive_stays(store):

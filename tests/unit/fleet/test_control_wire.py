@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +14,7 @@ from fieldstation.core.errors import FieldstationError, StoreError
 from fieldstation.core.security import ForbiddenError, TlsFileError, UnauthorizedError
 from fieldstation.fleet import errors
 from fieldstation.fleet.model import Device, DeviceState, Health, Row
+from fieldstation.fleet.store import Store
 from fieldstation.fleet.store.address import parse
 from fieldstation.fleet.wire import faults, line_codec
 from fieldstation.fleet.wire.guard import OwnNames, presented
@@ -107,6 +111,21 @@ def test_a_device_survives_the_line():
 def test_a_worker_must_advertise_a_plain_address(url):
     with pytest.raises(errors.BadRequestError, match="url"):
         line_codec.read(line_codec.HelloMessage, {"name": "w", "url": url})
+
+
+def test_threads_that_come_first_share_one_pool(monkeypatch):
+    store, made, both = Store("postgresql://nobody@127.0.0.1:1/none"), [], threading.Barrier(2)
+
+    def create():
+        made.append(object())
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # a second one would come in here
+        return made[-1]
+
+    monkeypatch.setattr(store, "_create", create)
+    with ThreadPoolExecutor(2) as pool:
+        assert len(set(pool.map(lambda _: store._connected(), range(2)))) == 1
+    assert len(made) == 1
 
 
 def test_tls_files_that_cannot_be_used_are_named_before_the_port_is_taken(tmp_path):

@@ -45,7 +45,7 @@ def test_one_unit_starts_the_site_at_boot(tmp_path: Path) -> None:
     command = shlex.split(unit["Service"]["ExecStart"])
     assert Path(command[0]).is_absolute()
     assert command[-2:] == ["up", str(tmp_path / "site.toml")]
-    assert float(unit["Service"]["TimeoutStopSec"]) == 25  # a pipeline's nodes finish what they have
+    assert float(unit["Service"]["TimeoutStopSec"]) == 13
     assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 

@@ -129,3 +129,12 @@ def test_any_program_runs_beside_the_rest(tmp_path: Path) -> None:
 def test_roles_that_wait_for_each_other_start_nevertheless(tmp_path: Path) -> None:
     text = '[program.x]\ncommand = ["a"]\nafter = ["program.y"]\n[program.y]\ncommand = ["b"]\nafter = ["program.x"]\n'
     assert len(levels(roles(_site(tmp_path, text)))[0]) == 2
+
+
+def test_who_connects_to_nats_over_tls_knows_the_authority(tmp_path: Path) -> None:
+    text = '[nats]\ntls_certificate = "c.pem"\ntls_key = "k.pem"\ntls_ca = "ca.pem"\n[fleet.control]\n'
+    nats, control, pipeline = roles(_site(tmp_path, text + '[pipeline.p]\nmanifest = "krt.yaml"\n'))
+    assert pipeline.command[-2:] == ("--ca", str(tmp_path / "ca.pem"))
+    assert "tls://127.0.0.1:4222" in pipeline.command
+    assert _settings(control)["web"]["nats_ca"] == "ca.pem"
+    assert 'cert_file: "c.pem"' in next(iter(nats.files.values()))

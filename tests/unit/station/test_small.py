@@ -1,4 +1,4 @@
-"""Place, environment files, health text, system checks, log tail, scaffold, frames."""
+"""Place, environment files, health text, system checks, log tail, scaffold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import fieldstation.station
-from fieldstation.station import frames
 from fieldstation.station.config import Config
 from fieldstation.station.health import metrics
 from fieldstation.station.lifecycle import LifecycleManager
@@ -88,19 +87,6 @@ def test_a_new_station_never_overwrites_anything(tmp_path):
     (tmp_path / "precious").write_text("x")
     with pytest.raises(NotEmptyError):
         new_project(tmp_path)
-
-
-def test_frames_are_cut_out_of_any_stream_of_bytes():
-    stream = b"".join(frames.pack(value) for value in ([1], {"a": "ü"}, "x" * 1000))
-    for size in (1, 3, 7, 10_000):
-        unpacker = frames.Unpacker()
-        found = [v for i in range(0, len(stream), size) for v in unpacker.feed(stream[i : i + size])]
-        assert found == [[1], {"a": "ü"}, "x" * 1000]
-
-
-def test_a_frame_of_absurd_size_is_refused():
-    with pytest.raises(ValueError, match="frame"):
-        list(frames.Unpacker().feed(b"\xff\xff\xff\xff"))
 
 
 def procedure(config, logger): ...

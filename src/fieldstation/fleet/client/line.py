@@ -31,8 +31,8 @@ class Line:
     """One line to a server. `run` keeps it; `up` is set while it stands.
 
     `auth` is asked at every hand-shake. `on_event` gets the arguments of the server's `event` messages and must not
-    block: when it returns, the message is acknowledged. `on_up` and `on_down` hear of the line; `refusal` is the
-    server's last reason for turning us away.
+    block: when it returns, the message is acknowledged. `on_up` hears of each connection, `on_down` of
+    each that was lost, not of one that we close; `refusal` is the server's last reason for turning us away.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Line:
                 self.up.set()
                 self._on_up()
                 await gone.wait()
+                self._on_down()
             finally:
                 self._client = None
                 self.up.clear()
-                self._on_down()
                 await _hang_up(client)
 
     async def _connect(self) -> tuple[socketio.AsyncClient, asyncio.Event] | None:

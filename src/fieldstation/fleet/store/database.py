@@ -51,6 +51,7 @@ class Store:
         self.deposed: Callable[[], None] = lambda: None
         self._claim: int | None = None
         self._engine: Engine | None = None
+        self._making = threading.Lock()
         self._one_at_a_time = threading.Lock()
         workers = 1 if self.is_sqlite else POSTGRES_CONNECTIONS
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="fleet-store")
@@ -166,9 +167,10 @@ class Store:
             raise StoreError(path=self.address.shown, problem=error.strerror or error) from error
 
     def _connected(self) -> Engine:
-        if self._engine is None:
-            self._engine = self._create()
-        return self._engine
+        with self._making:  # two threads that come first would each make one, and one would never be closed
+            if self._engine is None:
+                self._engine = self._create()
+            return self._engine
 
     def _create(self) -> Engine:
         if self.address.file is None:

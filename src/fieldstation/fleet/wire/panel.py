@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.core.security import Principal, Role, authorize
+from fieldstation.core.security import LOCAL, Principal, Role, authorize
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.errors import BadRequestError
 from fieldstation.fleet.wire import rows
@@ -130,13 +130,15 @@ def _device(device: dict[str, Any], who: Principal, operator: bool) -> str:
     until = device["until"][11:16] + " UTC" if held else ""
     away = device["worker_state"] != "online"
     state = device["worker_state"] if away and not held else device["state"]
-    holder = device["client"] if held else ""
+    # Two users' programs may have one name; a person at this machine is the only user where nobody has a token.
+    user = f" <small>{escape(device['user'])}</small>" if held and device["user"] != LOCAL.user else ""
+    holder = escape(device["client"]) + user if held else ""
     kind = device["kind"] if held else ""
     cells = (
         f"<td>{escape(device['serial'])}</td><td>{escape(device['worker'])}</td>"
         f'<td class="{escape(state)}" title="{escape(device["reason"])}">{escape(state)}'
         f"{' <small>' + escape(device['reason']) + '</small>' if device['reason'] else ''}</td>"
-        f"<td>{escape(holder)}</td><td>{escape(kind)}</td><td>{until}</td>"
+        f"<td>{holder}</td><td>{escape(kind)}</td><td>{until}</td>"
     )
     buttons = (
         _button("end", device["serial"], "End", held and (operator or mine)),

@@ -10,23 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import nats.errors
+
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.retry import Backoff, retry
 from fieldstation.fleet.client.evaluation import PulseCountEvaluation, Result
 from fieldstation.fleet.client.session import FleetClient
+from fieldstation.fleet.errors import ControlUnreachableError, NotHeldError, ReservationFailedError
 from fieldstation.flow.client import ApprovalsClient
 from fieldstation.flow.errors import ApprovalsUnreachableError
 from fieldstation.flow.model import Approval, State, command_action
 from fieldstation.flow.running import run_action
 from fieldstation.site.bridges.record import record
-from fieldstation.site.bridges.results import channel
+from fieldstation.site.bridges.results import Channel, channel
 from fieldstation.site.demo.counts import PRODUCT, Check, archived, checks, flowing
 from fieldstation.site.demo.files import Layout
 
 BOARDS = 2
 DATA_S = 60.0  # for the first weather and the first frame to come through
 SETTLE_S = 60.0  # for what is on its way to arrive
-QUIET_S = 1.0  # counts that stay the same for so long are final
 OUTAGE_S = 60.0  # of control
 NAME = "demo"
 
@@ -49,12 +51,6 @@ class Outcome:
 
     sent: int = 0
     results: list[Result] = field(default_factory=list)
-    serials: tuple[str, ...] = ()
-
-    @property
-    def failed(self) -> list[Result]:
-        """Return those without a value."""
-        return [result for result in self.results if result.failed]
 
 
 async def until_data(layout: Layout) -> None:
@@ -70,24 +66,42 @@ async def until_data(layout: Layout) -> None:
 
 async def evaluate(layout: Layout, files: Sequence[Path], say: Say, seconds: float = 0.0) -> Outcome:
     """Reserve two boards and evaluate every file on both, again until `seconds` are over; each result goes into the
-    pipeline."""
+    pipeline. Boards that are lost meanwhile are reserved anew."""
     outcome = Outcome()
-    begun = time.monotonic()
+    end = time.monotonic() + seconds
+    patience = time.monotonic() + seconds + OUTAGE_S
     async with channel(layout.manifest, PRODUCT, layout.nats_url, process="lab") as pulses:
-        while not outcome.sent or time.monotonic() - begun < seconds:
-            async with FleetClient(layout.url, NAME) as client:
-                held = await client.reserve(BOARDS, wait_s=120)
-                say(f"Reserved {', '.join(held)}; evaluating {len(files)} circuits on both.")
-                outcome.serials = tuple(held)
-                while not outcome.sent or (time.monotonic() - begun < seconds and len(client.serials) == BOARDS):
-                    asked = [PulseCountEvaluation(held, file) for file in files]
-                    outcome.sent += len(asked) * len(held)
-                    async for result in client.evaluate(asked):
-                        outcome.results.append(result)
-                        await pulses.send(f"{result.evaluation.id}-{result.serial}", pulse_record(result))
-                    if seconds:
+        while not outcome.sent or time.monotonic() < end:
+            try:
+                async with FleetClient(layout.url, NAME) as client:
+                    held = await client.reserve(BOARDS, wait_s=120)
+                    say(f"Reserved {', '.join(held)}; evaluating {len(files)} circuits on both.")
+                    while len(client.serials) == BOARDS:
+                        await _round(client, held, files, outcome, pulses)
+                        if time.monotonic() >= end:
+                            break
                         await asyncio.sleep(0.5)
+            except (ControlUnreachableError, NotHeldError, ReservationFailedError) as error:
+                if time.monotonic() > patience:
+                    raise
+                say(f"{error} Trying again.")
+                await asyncio.sleep(1)
     return outcome
+
+
+async def _round(
+    client: FleetClient, held: Sequence[str], files: Sequence[Path], outcome: Outcome, pulses: Channel
+) -> None:
+    asked = [PulseCountEvaluation(held, file) for file in files]
+    results = client.evaluate(asked)
+    outcome.sent += len(asked) * len(held)
+    try:
+        async for result in results:
+            outcome.results.append(result)
+            await pulses.send(f"{result.evaluation.id}-{result.serial}", pulse_record(result))
+    except NotHeldError:  # said before anything was sent
+        outcome.sent -= len(asked) * len(held)
+        raise
 
 
 def pulse_record(result: Result) -> Any:
@@ -148,19 +162,17 @@ async def publish(layout: Layout, approved: Approval) -> str:
 
 
 async def settled(layout: Layout, outcome: Outcome) -> Sequence[Check]:
-    """Wait until every equation holds, or nothing moves any more; returns them as they are then."""
+    """Wait until every equation holds and nothing is on its way; after a minute they are returned as they are."""
     end = time.monotonic() + SETTLE_S
-    before: list[str] = []
-    since = time.monotonic()
     while True:
-        flow = await flowing(layout)
+        try:
+            flow = await flowing(layout)
+        except (FieldstationError, nats.errors.Error, OSError, TimeoutError):  # a server is just being started again
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.5)
+            continue
         found = await asyncio.to_thread(checks, layout, flow, outcome.sent, len(outcome.results))
-        shown = [str(check) for check in found]
-        if shown != before:
-            before, since = shown, time.monotonic()
-        quiet = time.monotonic() - since > (QUIET_S if flow.lag == 0 else SETTLE_S)
-        if all(check.ok for check in found) and flow.lag == 0:
-            return found
-        if time.monotonic() > end or (quiet and time.monotonic() - since > 15):
+        if (all(check.ok for check in found) and flow.lag == 0) or time.monotonic() > end:
             return found
         await asyncio.sleep(0.3)

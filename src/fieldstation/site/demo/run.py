@@ -81,7 +81,7 @@ async def _experiment(
 ) -> bool:
     say(f"Starting the site of {layout.site}; what its roles say is in {wishes.folder / 'roles.log'}.")
     await site.processes["fleet.control"].ready.wait()
-    panel = layout.url + ("/ui" if importlib.util.find_spec("fieldstation.web.compose") is not None else "/")
+    panel = layout.url + ("/ui" if importlib.util.find_spec("nicegui") is not None else "/")
     say(f"The panel is at {panel}")
     await site.until_ready()
     say("A telescope streams and a weather station reports.")
@@ -93,10 +93,10 @@ async def _experiment(
     if wishes.once:
         await experiment.say_yes(layout, asked)
     else:
-        sys.stdout.write(f"ready {panel}\n")
-        sys.stdout.flush()
         say(f"The report waits for a yes: approve it at {panel}, or with")
         say(f"  fieldstation approvals approve {asked.id} --control {layout.url}")
+        sys.stdout.write(f"ready {panel}\n")
+        sys.stdout.flush()
     approved = await experiment.decided(layout, asked)
     checks: Sequence[Check] = ()
     if wishes.once:

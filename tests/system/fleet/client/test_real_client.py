@@ -97,6 +97,8 @@ def test_both_kinds_in_one_program(all_free: str, files: list[Path]) -> None:
 
 def test_a_stopped_command_gives_its_boards_back(all_free: str, files: list[Path]) -> None:
     command = [sys.executable, "-m", "fieldstation", "fleet", "evaluate", "--control", all_free, "--amount", "2"]
+    done = subprocess.run([*command, files[0]], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""  # nothing went wrong, so nothing is reported
     process = subprocess.Popen([*command, *files * 3000], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(reservations(all_free)) == 2, 30)
     process.send_signal(signal.SIGTERM)

@@ -100,6 +100,7 @@ async def test_on_the_page_each_may_press_what_they_may(guarded, tokens):
         headers = {"authorization": f"Bearer {tokens[name]}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             page = await (await session.get(guarded.url + "/")).text()
+            assert "<td>experiment <small>bob</small></td>" in page
             offered = re.findall(rf'<button aria-label="(\w+) {serial}"', page)
             async with session.post(
                 f"{guarded.url}/panel/end", data={"serial": serial}, allow_redirects=False

@@ -25,7 +25,7 @@ from fieldstation.fleet.client.run import Run
 from fieldstation.fleet.client.window import BalancedBatchFactory
 from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import Control, leases, lines
-from fieldstation.fleet.control import control as control_module
+from fieldstation.fleet.control import clock as clock_module
 from fieldstation.fleet.control import told as say
 from fieldstation.fleet.delivery import Session
 from fieldstation.fleet.errors import FleetError, WorkerUnreachableError
@@ -335,7 +335,7 @@ class Box:
         self._asking: set[asyncio.Task[None]] = set()
         self._patches = [mock.patch("time.monotonic", self.loop.time), mock.patch("asyncio.to_thread", at_once)]
         self._patches += [
-            mock.patch.object(module, "datetime", self.loop.wall()) for module in (control_module, leases, lines)
+            mock.patch.object(module, "datetime", self.loop.wall()) for module in (clock_module, leases, lines)
         ]
         for patch in self._patches:
             patch.start()
@@ -414,6 +414,7 @@ class Box:
         async def live() -> None:
             while True:
                 control = Control(config, BoxStore(self.database), self._call)  # type: ignore[arg-type]  # as a store does
+                control.clock.monotonic = self.loop.time
                 with suppress(StoreError):
                     await control.refresh_tokens()
                     await control.start("box:1", port_is_ours=True)
