@@ -1,6 +1,6 @@
 """Control under competition: a leader that is killed, many clients for few boards, many boards.
 
-With `--slow` (as `make bench` runs it) the competition lasts 60 s and the leader is killed five times.
+With `--slow` (as `make bench` runs it) the competition lasts 60 s and the leader is killed four times.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def measure() -> list[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres = stack.enter_context(postgres_server())
-        rows += asyncio.run(take_over(postgres.new_database(), 5 if SLOW else 1))
+        rows += asyncio.run(take_over(postgres.new_database(), 4 if SLOW else 1))
         database = f"sqlite:///{folder / 'competition.db'}"
         with controlled(database, 4, 5) as url:
             rows += asyncio.run(compete(url, database, 200, 60.0 if SLOW else 5.0))
@@ -208,7 +208,7 @@ def measure() -> list[Row]:
             ("PostgreSQL", lambda size: postgres.new_database()),
         ):
             with controlled(new("small"), 1, 10) as small, controlled(new("large"), 50, 20) as large:
-                rows.append(asyncio.run(grow(kind, small, large, 8 if SLOW else 3)))
+                rows.append(asyncio.run(grow(kind, small, large, 6 if SLOW else 3)))
     return rows
 
 

@@ -97,6 +97,8 @@ def plan(queue: Collection[Waiting], free: Sequence[Device], busy: Mapping[str, 
     kept: set[str] = set()
     ordered = sorted(queue, key=lambda w: rank(w, now))
     for place in ordered:
+        if not left:
+            break  # nothing is free any more, for nobody
         chosen = choose(place.want, left.values(), load)
         if chosen is not None:
             grants[place.order] = chosen

@@ -115,6 +115,8 @@ class Control:
             if self.leads:
                 await self.record.flush()
                 await self.leadership.leave()
+        except NotLeaderError as error:
+            log.info("nothing is left to be written: %s", error)
         finally:
             await asyncio.to_thread(self.store.close)
 

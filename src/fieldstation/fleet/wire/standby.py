@@ -41,19 +41,17 @@ class StandbyGate:
     async def _until_deposed(self, scope: Scope, receive: Any, send: Any) -> None:
         deposed = asyncio.Event()
         end = self.control.leading.subscribe(lambda leads: None if leads else deposed.set())
+        serving = asyncio.ensure_future(self.app(scope, receive, send))
+        waiting = asyncio.ensure_future(deposed.wait())
         try:
-            async with asyncio.TaskGroup() as group:
-                serving = group.create_task(self._serve(scope, receive, send, deposed))
-                await deposed.wait()
-                serving.cancel()
+            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()  # what went wrong there is the server's to log
         finally:
             end()
-
-    async def _serve(self, scope: Scope, receive: Any, send: Any, over: asyncio.Event) -> None:
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            over.set()
+            serving.cancel()
+            waiting.cancel()
+            await asyncio.gather(serving, waiting, return_exceptions=True)
 
 
 async def _refuse(scope: Scope, send: Callable[[Any], Awaitable[None]], error: NotLeaderError) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from fieldstation.testing import eventually
@@ -104,3 +105,35 @@ async def test_control_hears_how_many_sockets_present_a_lease(fleet):
     async with fleet.hold(token), fleet.hold(token):
         await eventually(lambda: {"lease": lease["id"], "sockets": 2} in fleet.control.said("presence"))
     await eventually(lambda: fleet.control.said("presence")[-1] == {"lease": lease["id"], "sockets": 0})
+
+
+async def test_health_and_metrics_tell_what_is_held_and_log_lines_carry_the_lease(fleet):
+    lease, token = await fleet.control.assign(A)
+    async with fleet.hold(token) as holder, aiohttp.ClientSession() as session:
+        await holder.until("initialized", A)
+        async with session.get(fleet.worker.url + "/health") as answer:
+            assert answer.status == 200
+            health = await answer.json()
+        shown = {key: health[key] for key in ("ok", "name", "connected", "draining", "leases", "sockets", "devices")}
+        assert shown == {
+            "ok": True,
+            "name": "w",
+            "connected": True,
+            "draining": False,
+            "leases": 1,
+            "sockets": 1,
+            "devices": {"reserved": 1, "available": 1},
+        }
+        async with session.get(fleet.worker.url + "/metrics") as answer:
+            text = await answer.text()
+        assert 'fieldstation_worker_devices{state="reserved"} 1.0' in text
+        assert "fieldstation_worker_leases 1.0" in text
+    await fleet.control.release(lease)
+
+    def lines() -> list[list]:
+        found = [line for body in fleet.control.said("log") for line in body["logs"] if len(line) == 3]
+        return [line for line in found if line[2].get("lease") == lease["id"]]
+
+    await eventually(lambda: any("no longer held" in line[1] for line in lines()), 15)
+    assert any(line[1].startswith("held by me as pulsecount") for line in lines())
+    assert all(line[2]["device"] == A for line in lines())
