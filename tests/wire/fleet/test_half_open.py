@@ -78,4 +78,5 @@ async def test_a_device_whose_worker_nobody_reaches_is_not_given_up(fleet: Any, 
 
 
 async def _first(client: FleetClient, evaluation: PulseCountEvaluation) -> Any:
-    return [found async for found in client.evaluate([evaluation], result_timeout_s=0.2)][0]
+    (found,) = [found async for found in client.evaluate([evaluation], result_timeout_s=0.2)]
+    return found
