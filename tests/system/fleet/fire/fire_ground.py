@@ -85,6 +85,9 @@ class Ground:
             wait_for(lambda: self.available() == BOARDS * len(WORKERS), 60, every_s=0.1)
             for name in PROGRAMS:
                 self.start_program(name)
+            # Only what burns can be put out: each program has had a result before the first blow.
+            for program in self.programs.values():
+                wait_for(lambda p=program: '"result"' in p.journal.read_text(), 60, what="a result", every_s=0.1)
             stack.pop_all()
         return self
 
