@@ -214,7 +214,7 @@ class Fire(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -248,10 +248,10 @@ def by_dice(seed):
 @pytest.mark.timeout(60)
 def test_no_history_by_dice_breaks_the_rules_of_holding():
     HAPPENED.clear()
-    for seed in range(30):
+    for seed in range(20):
         replay(by_dice(seed))
-    assert HAPPENED["reserved"] >= 80
-    assert HAPPENED["measured"] >= 300
+    assert HAPPENED["reserved"] >= 50
+    assert HAPPENED["measured"] >= 200
 
 
 # The proof that it can fail: each of these breaks one rule.
