@@ -55,3 +55,28 @@ async def test_who_waits_for_devices_waits_for_a_control_that_restarts(fleet: An
             assert held.row.serial == "A"
     finally:
         line.close()
+
+
+async def test_a_device_whose_worker_nobody_reaches_is_not_given_up(fleet: Any, bitstream: Path) -> None:
+    fleet.answer = lambda *_: None
+
+    async def nobody(body: dict[str, Any]) -> tuple[int, Any]:
+        return 200, []  # what control answers when the worker cannot be asked
+
+    fleet.replies["/reboot"] = nobody
+    async with FleetClient(fleet.url, "ann") as client:
+        await client.reserve(1)
+        evaluating = asyncio.ensure_future(_first(client, PulseCountEvaluation("A", bitstream)))
+        async with asyncio.timeout(30):
+            while not any(path == "/reboot" for path, _ in fleet.posts):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # longer than a device may be silent
+        fleet.answer = lambda *_: "7"
+        await fleet.cut()
+        result = await evaluating
+        assert (result.value, result.reason) == (7, "")
+
+
+async def _first(client: FleetClient, evaluation: PulseCountEvaluation) -> Any:
+    (found,) = [found async for found in client.evaluate([evaluation], result_timeout_s=0.2)]
+    return found

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HANDSHAKE_S = 10.0  # documented wait for the hand-shake
 # So long after a missed ping a line is dead. The server allows 60 s, for slow uploads; what we get is small and prompt,
 # and a half-open connection (a router that was restarted) is noticed by nothing else.
-SILENT_S = 20.0
+SILENT_S = 10.0
 MAX_MESSAGE = 2**26  # a worker may put many waveforms into one message
 
 

@@ -13,6 +13,7 @@ from fieldstation.fleet.client import packing
 from fieldstation.fleet.client.evaluation import Evaluation, EvaluationFailed, Result
 from fieldstation.fleet.client.line import LineDownError
 from fieldstation.fleet.client.window import Ask, BatchFactory, Window, by_message
+from fieldstation.fleet.errors import ControlUnreachableError, NotLeaderError, WorkerUnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ class Devices(Protocol):
     async def send(self, url: str, message: bytes, callback: Callable[..., None] | None = None) -> None:
         """Send to a worker."""
 
-    async def reboot(self, serials: Iterable[str], timeout_s: float | None = None) -> list[str]:
-        """Return the devices that did not come back."""
+    async def recover(self, serial: str, timeout_s: float) -> bool:
+        """Reboot a device; tell whether it is ready again. WorkerUnreachableError when nobody could be asked."""
 
     async def abandon(self, serial: str, reason: str) -> None:
         """Give a device that does not answer back to the fleet."""
@@ -71,6 +72,7 @@ class Run:
         self._again: set[str] = set()  # devices whose unanswered evaluations are to be sent again
         self._rebooted: set[str] = set()  # devices that were rebooted and have not answered since
         self._rebooting: set[str] = set()
+        self._cut_off: set[str] = set()  # devices that could not be rebooted, because nobody reaches their worker
         self._worker_of: dict[str, str] = {}
         self._packed: dict[int, tuple[bytes, int]] = {}  # contents, and how many devices have still to get them
         for index, evaluation in enumerate(evaluations):
@@ -108,6 +110,7 @@ class Run:
             ask = self._window.answered(serial, str(pair[0]), now)
             if ask is not None:
                 self._rebooted.discard(serial)
+                self._cut_off.discard(serial)
                 if pair[1] is None:
                     self._fail(
                         ask,
@@ -130,6 +133,7 @@ class Run:
             if where == url:
                 self._window.restart(serial, self._clock())
                 self._again.add(serial)
+                self._cut_off.discard(serial)
         self._wake.set()
 
     # The sending side: one task.
@@ -216,20 +220,22 @@ class Run:
             if serial in self._rebooting:
                 continue
             # A board cannot be blamed for a line that is down; the outage has its own, longer, limit.
-            limit_s = 0.0 if self._devices.is_up(self._worker_of[serial]) else self._outage_timeout_s
+            limit_s = 0.0 if self._reaches(serial) else self._outage_timeout_s
             if serial in self._window.silent(now, max(limit_s, self._result_timeout_s)):
                 overdue.append(serial)
         return overdue
 
     async def _rescue(self, serial: str) -> None:
         try:
-            if serial not in self._rebooted and self._devices.is_up(self._worker_of[serial]):
+            if self._reaches(serial) and serial not in self._rebooted:
                 log.warning("%s has not answered for %g s and is rebooted", serial, self._result_timeout_s)
-                if not await self._reboot(serial):
+                if await self._recover(serial):
                     self._rebooted.add(serial)
                     self._window.restart(serial, self._clock())
                     self._send_again([serial])
                     return
+                if not self._reaches(serial):
+                    return  # an outage that was not noticed before, which is not the board's fault
             reason = f"{serial} did not answer within {self._result_timeout_s:g} s, nor after a reboot"
             self.lost(serial, reason)
             await self._devices.abandon(serial, reason)
@@ -237,12 +243,18 @@ class Run:
             self._rebooting.discard(serial)
             self._wake.set()
 
-    async def _reboot(self, serial: str) -> list[str]:
+    def _reaches(self, serial: str) -> bool:
+        return self._devices.is_up(self._worker_of[serial]) and serial not in self._cut_off
+
+    async def _recover(self, serial: str) -> bool:
         try:
-            return await self._devices.reboot([serial], self._result_timeout_s)
+            return await self._devices.recover(serial, self._result_timeout_s)
+        except (ControlUnreachableError, WorkerUnreachableError, NotLeaderError) as error:
+            log.warning("%s cannot be rebooted now: %s", serial, error)
+            self._cut_off.add(serial)
         except FieldstationError as error:
             log.warning("%s could not be rebooted: %s", serial, error)
-            return [serial]
+        return False
 
     def _finish(self, ask: Ask, raw: Any, now: float) -> None:
         evaluation = self._evaluations[ask.index]

@@ -23,7 +23,7 @@ from fieldstation.fleet.client.ready import Readiness
 from fieldstation.fleet.client.reserving import Held, Place, ask_for
 from fieldstation.fleet.client.run import Run
 from fieldstation.fleet.client.window import BalancedBatchFactory, BatchFactory
-from fieldstation.fleet.errors import NotHeldError, ReservationFailedError
+from fieldstation.fleet.errors import NotHeldError, ReservationFailedError, WorkerUnreachableError
 
 log = logging.getLogger(__name__)
 
@@ -213,9 +213,10 @@ class FleetClient(Connection):
     async def reboot(self, serials: str | Iterable[str], timeout_s: float | None = None) -> list[str]:
         """Reboot devices, keeping what they were asked; returns those that are not ready again after `timeout_s`."""
         asked = several(serials)
-        if not asked:
-            return []
-        waiting = self._ready.expect(asked)
+        return (await self._reboot(asked, timeout_s))[1] if asked else []
+
+    async def _reboot(self, asked: list[str], timeout_s: float | None) -> tuple[list[str], list[str]]:
+        waiting, accepted = self._ready.expect(asked), []
         try:
             accepted = await self.control.post("/reboot", {"serials": asked})
             async with asyncio.timeout(timeout_s):
@@ -224,7 +225,7 @@ class FleetClient(Connection):
             log.debug("a reboot took longer than %s s", timeout_s)
         failed = [s for s, f in waiting.items() if not f.done() or f.cancelled() or f.exception() is not None]
         self._ready.forget(waiting)
-        return failed
+        return accepted, failed
 
     def drop(self, serial: str) -> None:
         """Forget a device without telling the control."""
@@ -312,6 +313,13 @@ class FleetClient(Connection):
     async def send(self, url: str, message: bytes, callback: Callable[..., None] | None = None) -> None:
         """Send a packed request to a worker; LineDownError when there is no line."""
         await self.workers.send(url, message, callback)
+
+    async def recover(self, serial: str, timeout_s: float) -> bool:
+        """Reboot a device; tell whether it is ready again. WorkerUnreachableError when its worker cannot be asked."""
+        accepted, failed = await self._reboot([serial], timeout_s)
+        if not accepted:
+            raise WorkerUnreachableError(worker=f"of {serial}", what="the reboot")
+        return not failed
 
     async def abandon(self, serial: str, reason: str) -> None:
         """Give a device that does not answer back to the fleet."""

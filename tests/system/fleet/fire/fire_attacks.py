@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-PAUSE_S = (0.3, 1.5)  # between two blows
+PAUSE_S = (0.4, 2.2)  # between two blows
 SHORT_S, LONG_S = (0.2, 2.0), (4.0, 8.0)
 
 # What can be done to what, how often relative to the others, and for how long it lasts.

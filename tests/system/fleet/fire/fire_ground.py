@@ -38,6 +38,9 @@ class Program:
                 [sys.executable, script, url, name, folder, str(seed)], stdin=subprocess.PIPE, stderr=errors
             )
 
+    def written(self) -> str:
+        return self.journal.read_text() if self.journal.exists() else ""
+
     def enough(self) -> None:
         with suppress(OSError):
             self.process.stdin.write(b"enough\n")
@@ -85,6 +88,9 @@ class Ground:
             wait_for(lambda: self.available() == BOARDS * len(WORKERS), 60, every_s=0.1)
             for name in PROGRAMS:
                 self.start_program(name)
+            # Only what burns can be put out: each program has had a result before the first blow.
+            for program in self.programs.values():
+                wait_for(lambda p=program: '"result"' in p.written(), 60, what="a result", every_s=0.1)
             stack.pop_all()
         return self
 
@@ -268,7 +274,7 @@ class Ground:
         print(f"all devices are free {time.monotonic() - began:.1f} s after the fire", flush=True)
 
     def last(self, program: Program) -> list[str]:
-        return program.journal.read_text().splitlines()[-3:]
+        return program.written().splitlines()[-3:]
 
     def ask(self, path: str) -> Any:
         """Ask whichever control leads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dates
+import functools
 import selectors
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.holding import Held
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.reservable import reservable
-from fieldstation.fleet.store import leader, tables
+from fieldstation.fleet.store import leader, schema, tables
 
 KIND = "box measurement"
 MEASURE_S = 0.3
@@ -48,15 +49,26 @@ class Clock(asyncio.SelectorEventLoop):
         return Wall
 
 
+def _in_memory() -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
+
+
+@functools.cache
+def _new_schema() -> sqlalchemy.Engine:
+    """A database of today's schema, made once and copied: migrations take long."""
+    engine = _in_memory()
+    schema.upgrade(engine, "the box")
+    return engine
+
+
 class Database:
     """The rows, in memory. `down` makes it fail as a database that is being restarted does."""
 
     def __init__(self) -> None:
         self.down = False
-        self.engine = sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
-        tables.metadata.create_all(self.engine)
-        with self.engine.begin() as connection:
-            connection.execute(sqlalchemy.insert(tables.leader).values(epoch=0, holder="", beat=0))
+        self.engine = _in_memory()
+        with _new_schema().connect() as source, self.engine.connect() as target:
+            source.connection.driver_connection.backup(target.connection.driver_connection)
 
     def audit(self) -> list[Any]:
         with self.engine.begin() as connection:

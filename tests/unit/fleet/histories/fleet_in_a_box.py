@@ -303,8 +303,8 @@ class Client:
         if callback is not None:
             self.box.loop.call_soon(callback, {"ok": True, "refused": refused})
 
-    async def reboot(self, serials: Iterable[str], timeout_s: float | None = None) -> list[str]:
-        return list(serials)
+    async def recover(self, serial: str, timeout_s: float) -> bool:
+        return False
 
     async def abandon(self, serial: str, reason: str) -> None:
         await self.end([serial])
