@@ -128,5 +128,10 @@ def picture(page, name, scheme, size):
     """Keep a picture of the page in the folder that FIELDSTATION_SCREENSHOTS names, if it names one."""
     folder = os.environ.get("FIELDSTATION_SCREENSHOTS")
     if folder:
+        from PIL import Image
+
         stem = "station" if "?" in name else name or "overview"
-        page.screenshot(path=Path(folder) / f"panel-{stem}-{size}-{scheme}.png", full_page=size == "phone")
+        path = Path(folder) / f"panel-{stem}-{size}-{scheme}.png"
+        page.screenshot(path=path, full_page=size == "phone")
+        with Image.open(path) as image:
+            image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(path, optimize=True)

@@ -27,6 +27,12 @@ from fieldstation.fleet.wire.remote_log import write_remote
 
 log = logging.getLogger(__name__)
 
+# What a POST refuses although today's GET answers it with an empty list.
+_LEAST_OF_POST: Mapping[str, Mapping[str, Mapping[str, int]]] = {
+    "/reserve": {"amount": {"minimum": 1}},
+    "/reserveserials": {"serials": {"minItems": 1}},
+}
+
 Handler = Callable[[Request, Principal], Awaitable[Any]]
 
 
@@ -256,6 +262,8 @@ def _route(
         schema = docs_page.schema_of(app, model)
         content = {"application/json": {"schema": schema}}
         if method == "POST":
+            for name, least in _LEAST_OF_POST.get(path, {}).items():
+                schema["properties"][name] |= least
             extra["requestBody"] = {"required": not optional, "content": content}
         else:
             text = "The arguments as JSON. The released client sends them as the body of the GET instead."
