@@ -27,12 +27,6 @@ from fieldstation.fleet.wire.remote_log import write_remote
 
 log = logging.getLogger(__name__)
 
-# What a POST refuses although today's GET answers it with an empty list.
-_LEAST_OF_POST: Mapping[str, Mapping[str, Mapping[str, int]]] = {
-    "/reserve": {"amount": {"minimum": 1}},
-    "/reserveserials": {"serials": {"minItems": 1}},
-}
-
 Handler = Callable[[Request, Principal], Awaitable[Any]]
 
 
@@ -262,8 +256,8 @@ def _route(
         schema = docs_page.schema_of(app, model)
         content = {"application/json": {"schema": schema}}
         if method == "POST":
-            for name, least in _LEAST_OF_POST.get(path, {}).items():
-                schema["properties"][name] |= least
+            if model is arguments.ReserveSerials:  # no serials: today's GET answers with none
+                schema["properties"]["serials"]["minItems"] = 1
             extra["requestBody"] = {"required": not optional, "content": content}
         else:
             text = "The arguments as JSON. The released client sends them as the body of the GET instead."
@@ -279,6 +273,7 @@ def _route(
         operation_id=f"{method.lower()}_{name}",
         tags=["own" if path.startswith("/api/") else "documented"],
         response_model=None,
+        response_class=Response if answer is None else JSONResponse,
         responses=answers.responses(path, model is not None, answer, documented=documented),
         openapi_extra=extra,
     )
