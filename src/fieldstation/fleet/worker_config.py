@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from fieldstation.core.config import load, section
 from fieldstation.core.errors import ConfigError
+from fieldstation.core.security import TOKEN_VARIABLE
 
 TABLE = "fleet.worker"
 
@@ -33,6 +34,7 @@ _DOCUMENTED = {
 }
 PREFIXES = ("ICEFARM_", "USBIPICE_")
 WORKER_VARIABLES = {field: tuple(prefix + name for prefix in PREFIXES) for field, name in _DOCUMENTED.items()}
+WORKER_VARIABLES["token"] = (TOKEN_VARIABLE,)  # as for every other client of control
 FILE_VARIABLES = tuple(prefix + "WORKER_CONFIG" for prefix in PREFIXES)
 
 

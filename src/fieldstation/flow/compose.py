@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,5 +62,6 @@ def _principal(request: Request) -> Principal | None:
 
 def _into_audit(connection: Connection, approval: Approval, who: str, what: str, details: Mapping[str, Any]) -> None:
     """Write into the control's audit log what happens to approvals, bound to the digest of what they are about."""
-    told = {"title": approval.title, "digest": approval.digest, **details}
-    ledger.write_audit(connection, [Entry(f"approval {what}", approval.id, who, detail=json.dumps(told))])
+    told = {"digest": approval.digest, **{key: value for key, value in details.items() if value not in ("", None)}}
+    detail = "; ".join([approval.title, *(f"{key} {value}" for key, value in told.items())])
+    ledger.write_audit(connection, [Entry(f"approval {what}", approval.id, who, detail=detail)])

@@ -204,6 +204,11 @@ class FrameSource:
                     async for response in call:
                         self.problem = ""
                         self._take(response)
+                except asyncio.CancelledError:
+                    # So the library tells that the call was ended here because nobody looks any more.
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
                 finally:
                     watch.cancel()
 

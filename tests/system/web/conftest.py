@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +109,29 @@ def visit(page, name=""):
     page.locator(".page h1").wait_for()
     page.wait_for_function("window.socket?.connected")
     return page
+
+
+def findings(page):
+    """What axe calls serious or critical on the page as it is, a line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['any'][0]['message'] if node['any'] else ''}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+def picture(page, name, scheme, size):
+    """Keep a picture of the page in the folder that FIELDSTATION_SCREENSHOTS names, if it names one."""
+    folder = os.environ.get("FIELDSTATION_SCREENSHOTS")
+    if folder:
+        from PIL import Image
+
+        stem = "station" if "?" in name else name or "overview"
+        path = Path(folder) / f"panel-{stem}-{size}-{scheme}.png"
+        page.screenshot(path=path, full_page=size == "phone")
+        with Image.open(path) as image:
+            image.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(path, optimize=True)

@@ -58,7 +58,7 @@ class Kind(BaseModel):
 class Reserve(Kind):
     """Arguments of `/reserve`."""
 
-    amount: StrictInt = Field(description="How many devices.")
+    amount: StrictInt = Field(description="How many devices.", json_schema_extra={"minimum": 1})
 
 
 class ReserveSerials(Kind):

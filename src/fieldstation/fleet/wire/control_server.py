@@ -18,6 +18,7 @@ from fieldstation.fleet.store import Store
 from fieldstation.fleet.wire import http, vitals
 from fieldstation.fleet.wire.guard import Guard, OwnNames
 from fieldstation.fleet.wire.server import HttpServer
+from fieldstation.fleet.wire.socket_log import socket_log
 from fieldstation.fleet.wire.socketio_clients import ClientSockets
 from fieldstation.fleet.wire.socketio_workers import WorkerLines
 from fieldstation.fleet.wire.standby import StandbyGate
@@ -43,6 +44,7 @@ class ControlService:
             ping_interval=10,  # 25 as documented; sooner, a dead line is noticed sooner
             ping_timeout=60,  # as documented: slow Wi-Fi
             max_http_buffer_size=MAX_MESSAGE,
+            engineio_logger=socket_log(),
             cors_allowed_origins=None,  # this origin only; the guard has looked as well
         )
         self._lines = WorkerLines(self._sio)

@@ -256,6 +256,8 @@ def _route(
         schema = docs_page.schema_of(app, model)
         content = {"application/json": {"schema": schema}}
         if method == "POST":
+            if model is arguments.ReserveSerials:  # no serials: today's GET answers with none
+                schema["properties"]["serials"]["minItems"] = 1
             extra["requestBody"] = {"required": not optional, "content": content}
         else:
             text = "The arguments as JSON. The released client sends them as the body of the GET instead."
@@ -271,6 +273,7 @@ def _route(
         operation_id=f"{method.lower()}_{name}",
         tags=["own" if path.startswith("/api/") else "documented"],
         response_model=None,
+        response_class=Response if answer is None else JSONResponse,
         responses=answers.responses(path, model is not None, answer, documented=documented),
         openapi_extra=extra,
     )

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from fieldstation import __version__
 from fieldstation.core.errors import FieldstationError
@@ -133,4 +133,6 @@ def mount(app: FastAPI, control: Control, load: Load) -> None:
 
     own: dict[str, Any] = {"methods": ["GET"], "tags": ["own"], "response_model": None}
     app.add_api_route("/health", show_health, summary="How it is; 503 when it is not well.", **own)
-    app.add_api_route("/metrics", show_metrics, summary="Numbers for Prometheus.", **own)
+    app.add_api_route(
+        "/metrics", show_metrics, summary="Numbers for Prometheus.", response_class=PlainTextResponse, **own
+    )

@@ -19,6 +19,7 @@ from fieldstation.fleet.errors import BadRequestError, FleetError
 from fieldstation.fleet.refusals import acknowledgement, problem, refusal
 from fieldstation.fleet.wire.guard import PRINCIPAL
 from fieldstation.fleet.wire.slow import drop_if_behind
+from fieldstation.fleet.wire.socket_log import socket_log
 from fieldstation.fleet.wire.worker_requests import parse
 from fieldstation.fleet.worker import Worker
 
@@ -40,6 +41,7 @@ class WorkerSockets:
             ping_interval=10,  # 25 as documented; sooner, a dead line is noticed sooner
             ping_timeout=60,  # as documented: slow Wi-Fi, large uploads
             max_http_buffer_size=TRANSPORT_LIMIT,
+            engineio_logger=socket_log(),
             cors_allowed_origins=None,  # this origin only; the guard has looked as well
             async_handlers=False,  # one socket's requests in their order, and no more read than worked off
         )

@@ -79,23 +79,59 @@ class NoteBody(BaseModel):
     by: str | None = Field(None, max_length=200, description="Who ran it, on a server without tokens.")
 
 
+class Problem(BaseModel):
+    """What a refusal looks like."""
+
+    error: str = Field(description="A word for programs.")
+    message: str = Field(description="A sentence for people.")
+
+
+_REFUSALS = {
+    401: "There is no valid token.",
+    403: "The role, or the list of approvers, does not allow it.",
+    404: "There is no such approval.",
+    409: "It is too late for that, or it was approved for something else.",
+    422: "A field is wrong; the message names it.",
+}
+_STATE = {"name": "state", "in": "query", "schema": {"type": "string", "enum": list(State)}}
+_WAIT = {"name": "wait_s", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S}}
+_IDENTITY = {"name": "identity", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
 def router(desk: Desk, principal_of: Callable[[Request], Principal | None]) -> APIRouter:
     """Return the routes; `principal_of` says who a request acts for (None: nobody, which is refused)."""
     api = APIRouter(prefix="/api/approvals", tags=["approvals"])
     endpoints = _Endpoints(desk, principal_of)
-    for method, path, handler in (
-        ("POST", "", endpoints.ask),
-        ("GET", "", endpoints.listing),
-        ("GET", "/{identity}", endpoints.get),
-        ("GET", "/{identity}/audit", endpoints.audit),
-        ("POST", "/{identity}/approve", endpoints.approve),
-        ("POST", "/{identity}/deny", endpoints.deny),
-        ("POST", "/{identity}/cancel", endpoints.cancel),
-        ("POST", "/{identity}/use", endpoints.use),
-        ("POST", "/{identity}/note", endpoints.note),
-    ):
+    routes: tuple[tuple[str, str, Callable[[Request], Awaitable[Any]], type[BaseModel] | None, list[Any]], ...] = (
+        ("POST", "", endpoints.ask, Ask, []),
+        ("GET", "", endpoints.listing, None, [_STATE]),
+        ("GET", "/{identity}", endpoints.get, None, [_IDENTITY, _WAIT]),
+        ("GET", "/{identity}/audit", endpoints.audit, None, [_IDENTITY]),
+        ("POST", "/{identity}/approve", endpoints.approve, AnswerBody, [_IDENTITY]),
+        ("POST", "/{identity}/deny", endpoints.deny, AnswerBody, [_IDENTITY]),
+        ("POST", "/{identity}/cancel", endpoints.cancel, AnswerBody, [_IDENTITY]),
+        ("POST", "/{identity}/use", endpoints.use, UseBody, [_IDENTITY]),
+        ("POST", "/{identity}/note", endpoints.note, NoteBody, [_IDENTITY]),
+    )
+    for method, path, handler, body, parameters in routes:
+        extra: dict[str, Any] = {"parameters": parameters}
+        if body is not None:
+            content = {"application/json": {"schema": body.model_json_schema()}}
+            extra["requestBody"] = {
+                "required": any(f.is_required() for f in body.model_fields.values()),
+                "content": content,
+            }
         # The bodies are read by hand: a wrong one is one sentence here, as everywhere.
-        api.add_api_route(path, _answering(handler), methods=[method], summary=handler.__doc__, response_model=None)
+        api.add_api_route(
+            path,
+            _answering(handler),
+            methods=[method],
+            summary=handler.__doc__,
+            response_model=None,
+            status_code=201 if body is Ask else 200,
+            responses={status: {"model": Problem, "description": text} for status, text in _REFUSALS.items()},
+            openapi_extra=extra,
+        )
     return api
 
 

@@ -23,7 +23,7 @@ COLUMNS = (
     {"name": "client", "label": "Program"},
     {"name": "action", "label": "What"},
     {"name": "target", "label": "On", "kind": "code"},
-    {"name": "detail", "label": "Detail"},
+    {"name": "detail", "label": "Detail", "kind": "long"},
 )
 PAGE = 200
 REFRESH_S = 2.0

@@ -16,8 +16,6 @@ from fieldstation.web.deed import attempt
 from fieldstation.web.errors import WebError
 from fieldstation.web.frame import frame
 from fieldstation.web.fresh import keep_fresh
-from fieldstation.web.pages.audit import COLUMNS as AUDIT_COLUMNS
-from fieldstation.web.pages.audit import as_rows
 from fieldstation.web.rows import Rows
 from fieldstation.web.sources import Sources
 
@@ -36,7 +34,16 @@ ACTIONS = (
     {"name": "end", "label": "End", "kind": "grave"},
     {"name": "reboot", "label": "Reboot"},
     {"name": "delete", "label": "Delete", "kind": "grave"},
+    {"name": "out", "label": "Take out…"},
+    {"name": "back", "label": "Put back"},
     {"name": "history", "label": "History"},
+)
+HISTORY = 500
+HISTORY_COLUMNS = (
+    {"name": "at", "label": "When", "kind": "time"},
+    {"name": "what", "label": "What"},
+    {"name": "who", "label": "Who"},
+    {"name": "detail", "label": "Detail", "kind": "long"},
 )
 WORKERS = (
     {"name": "name", "label": "Worker"},
@@ -60,6 +67,8 @@ def device_rows(devices: list[dict[str, Any]], who: Principal) -> list[dict[str,
             "end": held and (operator or (mine and who.role >= Role.USER)),
             "reboot": not away and (operator or (mine and who.role >= Role.USER)),
             "delete": operator and not held,
+            "out": operator and device["health"] != "maintenance",
+            "back": operator and device["health"] in ("maintenance", "quarantined"),
             "history": True,
         }
         holder = f"{device['client']} ({device['user']})" if held else ""
@@ -78,6 +87,17 @@ def device_rows(devices: list[dict[str, Any]], who: Principal) -> list[dict[str,
             }
         )
     return found
+
+
+def history_rows(audit: list[dict[str, Any]], steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what people did with a device and what its worker did for it, newest first."""
+    acts = [(e["at"], f"a{e['id']}", e["action"], e["user"], e["client"] or e["detail"]) for e in audit]
+    cares = [(s["at"], f"s{s['id']}", s["step"], s["user"] or s["worker"], s["detail"]) for s in steps]
+    found = {(at, what): (key, who, detail) for at, key, what, who, detail in [*acts, *cares]}
+    return [
+        {"key": key, "at": at, "what": what, "who": who, "detail": detail}
+        for (at, what), (key, who, detail) in sorted(found.items(), reverse=True)
+    ]
 
 
 def register(sources: Sources) -> None:
@@ -108,6 +128,7 @@ class _Page:
 
     async def refresh(self) -> None:
         who = await self.acting.as_(Role.VIEWER, "looking at devices")
+        self.control.must_lead()
         self.table.show(device_rows(wire_rows.all_devices(self.control.index), who))
         workers = wire_rows.all_workers(self.control.index)
         self.workers.show([{"key": w["name"], **{c["name"]: w[c["name"]] for c in WORKERS}} for w in workers])
@@ -115,7 +136,9 @@ class _Page:
     async def act(self, action: str, serial: str) -> None:
         if action == "history":
             await self.show_history(serial)
-        elif action == "extend" or await _sure(action, serial):
+        elif action == "out":
+            await self.ask_maintenance(serial)
+        elif action in ("extend", "back") or await _sure(action, serial):
             await attempt(self._act(action, serial))
         await self.refresh()
 
@@ -128,6 +151,9 @@ class _Page:
                 raise WebError(f"{serial} is not reserved any more.")
             await reservations.extend(who, client, [serial])
             return f"The reservation of {serial} is extended."
+        if action == "back":
+            await self.control.care.maintenance(who, serial, False, "")
+            return f"{serial} is back in service once its worker has tested it."
         if action == "end":
             done = await reservations.end(who, client, [serial]) if client is not None else []
             return f"The reservation of {serial} has ended." if done else f"{serial} was not reserved by {client}."
@@ -175,15 +201,37 @@ class _Page:
         taken = await self.control.reservations.reserve(who, want, {})
         return f"Reserved {', '.join(row.serial for row in taken)} for {name.strip()}."
 
+    async def ask_maintenance(self, serial: str) -> None:
+        with ui.dialog() as dialog, ui.card().classes("dialog"):
+            ui.html("<h2>Take out of service</h2>", sanitize=False)
+            ui.label(f"{serial} is offered to nobody until an operator puts it back. A holder keeps it until the end.")
+            reason = ui.input("Reason, for the others")
+
+            async def go() -> None:
+                if await attempt(self._take_out(serial, str(reason.value))):
+                    dialog.close()
+
+            with ui.element("div").classes("tools"):
+                ui.button("Take out", on_click=go, color=None).classes("main-button")
+                ui.button("Cancel", on_click=dialog.close, color=None)
+        dialog.open()
+        await dialog
+        dialog.delete()
+
+    async def _take_out(self, serial: str, reason: str) -> str:
+        who = await self.acting.as_(Role.OPERATOR, "taking devices out of service")
+        await self.control.care.maintenance(who, serial, True, reason)
+        return f"{serial} is out of service."
+
     async def show_history(self, serial: str) -> None:
         who = await self.acting.as_(Role.VIEWER, "reading the history")
-        entries = [e for e in await self.control.history(who, 1000) if serial in e["target"].split(",")]
+        audit = [e for e in await self.control.history(who, 1000) if serial in e["target"].split(",")]
+        steps = await self.control.care.history(who, serial, HISTORY)
         with ui.dialog() as dialog, ui.card().classes("dialog wide"):
             ui.html("<h2>History</h2>", sanitize=False)
             ui.label(serial).classes("code")
-            Rows(AUDIT_COLUMNS, label=f"History of {serial}", nothing="Nothing has happened to it yet.").show(
-                as_rows(entries)
-            )
+            table = Rows(HISTORY_COLUMNS, label=f"History of {serial}", nothing="Nothing has happened to it yet.")
+            table.show(history_rows(audit, steps))
             ui.button("Close", on_click=dialog.close, color=None)
         dialog.open()
         await dialog

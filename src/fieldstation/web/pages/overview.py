@@ -33,6 +33,7 @@ def register(sources: Sources) -> None:
 
             async def refresh() -> None:
                 who = await acting.as_(Role.VIEWER, "looking at the panel")
+                sources.control.must_lead()
                 tiles.show(await summary(sources))
                 recent.show(as_rows(await sources.control.history(who, _RECENT)))
 

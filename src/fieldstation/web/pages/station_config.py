@@ -118,6 +118,7 @@ class ConfigPart:
             config = read_config(text, highest + 1)
         except ValueError as error:
             raise WebError(str(error)) from error
-        detail = f"revision {highest + 1}, {len(difference(view.config, config))} changed lines"
+        changed = sum(line[:1] in ("+", "-") for line in difference(view.config, config))
+        detail = f"revision {highest + 1}, {changed} lines of the difference"
         self.control.record.audit(Entry("config push", self.identity, who.user, detail=detail))
         return await self.source.push(self.identity, config)

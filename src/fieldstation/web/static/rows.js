@@ -18,11 +18,11 @@ export default {
           <tr v-for="row in shown" :key="row.key" :data-key="row.key">
             <td v-if="selectable" class="tick"><input type="checkbox" :value="row.key" v-model="ticked"
               :aria-label="'Choose ' + row.key" @change="$emit('ticked', ticked)"></td>
-            <td v-for="c in columns" :key="c.name" :data-label="c.label" :class="c.kind || 'text'">
+            <td v-for="c in columns" :key="c.name" :data-label="c.label" :class="[c.kind || 'text', { blank: (row[c.name] ?? '') === '' }]">
               <span v-if="c.kind === 'state'" class="chip" :class="word(row[c.name])">{{ row[c.name] }}</span>
-              <time v-else-if="c.kind === 'time'" :datetime="row[c.name]" :title="row[c.name]">{{ clock(row[c.name]) }}</time>
+              <time v-else-if="c.kind === 'time' && row[c.name]" :datetime="row[c.name]" :title="row[c.name]">{{ clock(row[c.name]) }}</time>
               <code v-else-if="c.kind === 'code'">{{ row[c.name] }}</code>
-              <template v-else>{{ row[c.name] }}</template>
+              <template v-else-if="c.kind !== 'time'">{{ row[c.name] }}</template>
               <small v-if="row[c.name + '_note']">{{ row[c.name + '_note'] }}</small>
             </td>
             <td v-if="actions.length" class="acts">

@@ -1,0 +1,67 @@
+"""Control, worker, client and panel over TLS, with a certificate of an authority of one's own (`SSL_CERT_FILE`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+
+from fieldstation.core.security import Role
+from fieldstation.fleet.store import Store
+from fieldstation.testing import running, wait_for
+
+pytestmark = [pytest.mark.needs("openssl"), pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*words, *names, "-keyout", "key", "-out", "pem"], cwd=tmp_path, check=True, capture_output=True)
+    return "--tls-certificate", tmp_path / "pem", "--tls-key", tmp_path / "key"
+
+
+class KeepOut(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def test_everything_speaks_tls_and_a_login_is_kept_to_it(tmp_path, certificate):
+    database = f"sqlite:///{tmp_path / 'fleet.db'}"
+    store = Store(database)
+    store.open()
+    tokens = {"ann": store.add_token("ann", Role.USER), "bench": store.add_token("bench", Role.OPERATOR)}
+    store.close()
+    trust = {"SSL_CERT_FILE": str(certificate[1])}
+    control = ("fieldstation", "fleet", "control", "--port", "0", "--database", database, "--require-tokens")
+    with running(*control, *certificate, env=trust, deadline_s=60) as server:
+        assert server.url.startswith("https://")
+        worker = ("fieldstation", "fleet", "worker", "--control", server.url, "--name", "bench", "--port", "0")
+        env = {**trust, "FIELDSTATION_TOKEN": tokens["bench"]}
+        with running(*worker, *certificate, "--simulate", "1", "--dir", tmp_path / "w", env=env, deadline_s=60):
+            context = ssl.create_default_context(cafile=certificate[1])
+            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), KeepOut)
+            request = urllib.request.Request(server.url + "/available")
+            request.add_header("Authorization", f"Bearer {tokens['ann']}")
+            wait_for(lambda: json.load(opener.open(request, timeout=10))["amount"] == 1, 60, every_s=0.2)
+            (tmp_path / "circuit.bin").write_bytes(bytes(104_090))
+            done = subprocess.run(
+                [sys.executable, "-m", "fieldstation", "fleet", "evaluate", "--control", server.url, "--json",
+                 tmp_path / "circuit.bin"],
+                env={**os.environ, **trust, "FIELDSTATION_TOKEN": tokens["ann"]},
+                capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            form = urllib.parse.urlencode({"name": "ann", "token": tokens["ann"]}).encode()
+            with pytest.raises(urllib.error.HTTPError) as sent_on:
+                opener.open(server.url + "/ui/login", form, timeout=30)
+            assert sent_on.value.code == 303
+            assert "secure" in sent_on.value.headers["set-cookie"].lower()
+        assert not [token for token in tokens.values() if token in server.output]
