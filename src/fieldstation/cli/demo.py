@@ -46,16 +46,17 @@ def demo(files: tuple[Path, ...], once: bool, port: int, folder: Path | None, se
 
     logging.getLogger("fieldstation.fleet.client").setLevel(logging.WARNING)  # its news are on the panel
     with ExitStack() as stack:
+        kept = folder is not None
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fieldstation-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         wishes = Wishes(folder.resolve(), port, once, seconds, tuple(file.resolve() for file in files))
-        ok = options.run(run(wishes, lambda text: click.echo(text, err=True), show))
+        ok = options.run(run(wishes, lambda text: click.echo(text, err=True), lambda report: show(report, kept)))
     sys.exit(0 if ok else 1)
 
 
-def show(report: Report) -> None:
-    """Print the table of results and the equations."""
+def show(report: Report, kept: bool) -> None:
+    """Print the table of results, the equations, and where the report is for how long."""
     from fieldstation.cli.fleet.evaluate import show as table
 
     table(
@@ -64,4 +65,4 @@ def show(report: Report) -> None:
     click.echo("")
     for check in report.checks:
         click.echo(f"{'ok ' if check.ok else 'NOT'}  {check.name:<12} {check}")
-    click.echo(f"The report is {report.files}")
+    click.echo(f"The report is {report.files}" + ("" if kept else " until the end; --dir keeps it"))

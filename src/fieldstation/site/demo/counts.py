@@ -13,6 +13,7 @@ from pathlib import Path
 from nats.js import JetStreamContext
 from nats.js.errors import KeyNotFoundError, NotFoundError
 
+from fieldstation.core.errors import StoreError
 from fieldstation.core.store import connect as open_database
 from fieldstation.fleet.client.address import parse_all
 from fieldstation.fleet.client.http import Control, new_session
@@ -64,10 +65,11 @@ def produced(folder: Path) -> int:
 
 def archived(path: Path) -> Counter[str]:
     """Count the rows of the table by their source."""
-    if not path.exists():
+    try:
+        with contextlib.closing(open_database(path, read_only=True)) as connection:
+            return Counter(dict(connection.execute("SELECT source, count(*) FROM message GROUP BY source").fetchall()))
+    except (sqlite3.OperationalError, StoreError):  # the file is there a moment before its table, or not at all
         return Counter()
-    with contextlib.closing(open_database(path, read_only=True)) as connection:
-        return Counter(dict(connection.execute("SELECT source, count(*) FROM message GROUP BY source").fetchall()))
 
 
 def acknowledged(station: Path) -> tuple[int, int]:
@@ -79,7 +81,7 @@ def acknowledged(station: Path) -> tuple[int, int]:
                 "SELECT count(*) FROM message WHERE rank = 0 AND body LIKE '%\"data\"%'"
             ).fetchone()
             (owed,) = connection.execute("SELECT count(*) FROM delivery WHERE rank = 0").fetchone()
-    except (OSError, sqlite3.Error):
+    except (sqlite3.OperationalError, StoreError):
         return 0, 0
     return stored, stored - owed
 
