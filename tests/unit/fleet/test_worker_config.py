@@ -1,3 +1,4 @@
+import re
 import socket
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_every_documented_variable_is_read_from_the_environment_an_ini_file_and_
         # The environment wins, also under the other of the two names.
         other = {"ICEFARM_": "USBIPICE_", "USBIPICE_": "ICEFARM_"}[prefix]
         assert getattr(worker_config(file=tmp_path / name, environ={other + variable: text[:-1] + "1"}), field) != value
+
+
+def test_the_ini_file_that_the_documentation_shows_is_read_whole(tmp_path):
+    page = (Path(__file__).parents[3] / "docs/how-to/run-a-worker.md").read_text()
+    path = tmp_path / "worker.ini"
+    path.write_text(re.search(r"^```ini\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1])
+    config = worker_config(file=path, environ={})
+    assert (config.name, config.url) == ("bench-1", "http://bench-1.lab:8081")
+    assert config.firmware_variance == Path("firmware/variance.uf2")
 
 
 def test_documented_defaults_hold():
