@@ -82,7 +82,7 @@ class Leadership:
         self.store.epoch = epoch
         self.store.deposed = self._lost.set
         self._safe_until = asked + self.lease_s
-        log.warning("this control leads, in epoch %d", epoch)
+        log.log(logging.INFO if self._alone else logging.WARNING, "this control leads, in epoch %d", epoch)
         return True
 
     def stand_by(self) -> None:
