@@ -115,9 +115,7 @@ def test_garbage_on_a_socket_ends_at_most_that_socket(lab, namespace):
         auth = {"client_id": f"fuzz-{round_}", "worker": f"fuzz-{round_}"} if round_ % 3 else garbage(round_)
         client = socketio.Client(reconnection=False)
         try:
-            client.connect(
-                lab.url, namespace=namespace, auth=auth if isinstance(auth, dict) else {"client_id": str(auth)}
-            )
+            client.connect(lab.url, namespaces=[namespace], auth=auth, wait_timeout=5)
         except (socketio.exceptions.ConnectionError, ValueError):
             continue
         for number in range(25):
