@@ -113,16 +113,14 @@ def test_garbage_on_a_socket_ends_at_most_that_socket(lab, namespace):
     before = {d["serial"]: d["worker"] for d in lab.get("/api/fleet/devices")}
     for round_ in range(3 if not LONG else LONG // 4):
         auth = {"client_id": f"fuzz-{round_}", "worker": f"fuzz-{round_}"} if round_ % 3 else garbage(round_)
-        client = socketio.SimpleClient()
+        client = socketio.Client(reconnection=False)
         try:
-            client.connect(
-                lab.url, namespace=namespace, auth=auth if isinstance(auth, dict) else {"client_id": str(auth)}
-            )
+            client.connect(lab.url, namespaces=[namespace], auth=auth, wait_timeout=5)
         except (socketio.exceptions.ConnectionError, ValueError):
             continue
         for number in range(25):
             try:
-                client.emit(rng.choice(EVENTS), garbage(1000 * round_ + number))
+                client.emit(rng.choice(EVENTS), garbage(1000 * round_ + number), namespace=namespace)
             except socketio.exceptions.SocketIOError:
                 break
         client.disconnect()
