@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fieldstation.cli.fleet import options
 from fieldstation.core.errors import MissingExtraError
+from fieldstation.core.service import until_signalled
 
 if TYPE_CHECKING:
     from fieldstation.site.demo.run import Report
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 # What the demonstration runs on: extra -> a package that only it brings.
 NEEDS = {"fleet": "aiohttp", "station": "nats", "stream": "grpc", "pipeline": "yaml", "plots": "matplotlib",
          "parquet": "pyarrow"}  # fmt: skip
+
+HARD_END_S = 60.0  # the station may have something to send
 
 
 @click.command()
@@ -51,8 +55,22 @@ def demo(files: tuple[Path, ...], once: bool, port: int, folder: Path | None, se
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fieldstation-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         wishes = Wishes(folder.resolve(), port, once, seconds, tuple(file.resolve() for file in files))
-        ok = options.run(run(wishes, lambda text: click.echo(text, err=True), lambda report: show(report, kept)))
+        ok = asyncio.run(_until_stopped(run(wishes, lambda t: click.echo(t, err=True), lambda r: show(r, kept))))
+    if ok is None:
+        click.echo("fieldstation: stopped", err=True)
+        sys.exit(130)
     sys.exit(0 if ok else 1)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, bool]) -> bool | None:
+    """Await the demonstration; None when a signal ended it."""
+    found: list[bool] = []
+
+    async def main() -> None:
+        found.append(await work)
+
+    await until_signalled(asyncio.create_task(main()), hard_end_s=HARD_END_S)
+    return found[0] if found else None
 
 
 def show(report: Report, kept: bool) -> None:

@@ -79,9 +79,9 @@ class RoleProcess:
 
     async def _once(self) -> int:
         role = self.role
-        for path, text in role.files.items():
-            write_private(path, text)
         try:
+            for path, text in role.files.items():
+                write_private(path, text)
             self._process = process = await asyncio.create_subprocess_exec(
                 *role.command,
                 cwd=role.folder,
@@ -94,7 +94,7 @@ class RoleProcess:
                 preexec_fn=die_with_parent,  # whoever kills us leaves no roles behind
             )
         except OSError as error:
-            self._tail.append(f"{role.command[0]}: {error.strerror}")
+            self._tail.append(f"{error.filename or role.command[0]}: {error.strerror}")
             return 127
         self.pid = process.pid
         self._set("starting")

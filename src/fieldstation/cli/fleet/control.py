@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fieldstation.core.plugins import require
+from fieldstation.fleet.lean import import_socketio
 
 _DATABASE = "sqlite:///FILE, postgresql://..., or libpq words (host=... dbname=...)."
 
@@ -37,6 +38,7 @@ def control(
     after the next start.
     """
     require("fastapi", extra="fleet", feature="The control server")
+    import_socketio()
     from fieldstation.core import log, service
     from fieldstation.fleet import compose
 

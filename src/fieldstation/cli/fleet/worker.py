@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fieldstation.core.plugins import require
+from fieldstation.fleet.lean import import_socketio
 
 
 @click.command()
@@ -43,7 +44,7 @@ def worker(file: Path | None, log_level: str | None, log_json: bool | None, twin
     Prints `ready URL` when clients may come. Stops on SIGTERM and Ctrl-C; who holds a device keeps it, and what was
     not delivered is delivered after the next start.
     """
-    require("fieldstation.fleet.wire", extra="fleet", feature="A worker")  # keeps python-socketio light
+    import_socketio()
     require("socketio", extra="fleet", feature="A worker")
     from fieldstation.core import log, service
     from fieldstation.fleet import compose_worker

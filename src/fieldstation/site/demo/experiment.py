@@ -27,8 +27,8 @@ from fieldstation.site.demo.counts import PRODUCT, Check, archived, checks, flow
 from fieldstation.site.demo.files import Layout
 
 BOARDS = 2
-DATA_S = 60.0  # for the first weather and the first frame to come through
-SETTLE_S = 60.0  # for what is on its way to arrive
+DATA_S = 120.0  # for the first weather and the first frame to come through
+SETTLE_S = 150.0  # for what is on its way to arrive
 OUTAGE_S = 60.0  # of control
 NAME = "demo"
 
@@ -162,7 +162,7 @@ async def publish(layout: Layout, approved: Approval) -> str:
 
 
 async def settled(layout: Layout, outcome: Outcome) -> Sequence[Check]:
-    """Wait until every equation holds and nothing is on its way; after a minute they are returned as they are."""
+    """Wait until every equation holds and nothing is on its way; after a while they are returned as they are."""
     end = time.monotonic() + SETTLE_S
     while True:
         try:

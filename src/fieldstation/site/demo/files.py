@@ -50,6 +50,7 @@ after = ["program.telescope"]
 
 [pipeline.night]            # joins pulse counts, frame statistics and weather into one table
 manifest = "pipeline/krt.yaml"
+ack_wait_s = 10             # what a killed node had in hand is handed out again after so long
 """
 
 _MANIFEST = """\

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from fieldstation.fleet.client.evaluation import Result
+from fieldstation.fleet.lean import import_socketio
 from fieldstation.site.compose import supervisor
-from fieldstation.site.demo import experiment, files
-from fieldstation.site.demo.counts import Check
+from fieldstation.site.demo import files
 from fieldstation.site.supervise import Supervisor
+
+if TYPE_CHECKING:
+    from fieldstation.fleet.client.evaluation import Result
+    from fieldstation.site.demo.counts import Check
 
 Say = Callable[[str], None]
 
@@ -76,6 +81,14 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
+def _experiments() -> ModuleType:
+    # Imported here: a second that the panel need not wait for.
+    import_socketio()
+    from fieldstation.site.demo import experiment
+
+    return experiment
+
+
 async def _experiment(
     layout: files.Layout, site: Supervisor, wishes: Wishes, say: Say, show: Callable[[Report], None]
 ) -> bool:
@@ -83,6 +96,7 @@ async def _experiment(
     await site.processes["fleet.control"].ready.wait()
     panel = layout.url + ("/ui" if importlib.util.find_spec("nicegui") is not None else "/")
     say(f"The panel is at {panel}")
+    experiment = _experiments()
     await site.until_ready()
     say("A telescope streams and a weather station reports.")
     await experiment.until_data(layout)
