@@ -165,7 +165,7 @@ class Station:
         assert self._supervisor is not None
         lines = [c.manager for c in self._supervisor.charges if c.manager.fileno() >= 0]
         with contextlib.suppress(OSError, ValueError):
-            select.select(lines, [], [], _TICK_S)
+            select.select(lines, [], [], min(_TICK_S, self._supervisor.next_start_in_s()))
 
     def _reload(self, changes: Changes) -> None:
         try:

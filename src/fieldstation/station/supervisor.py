@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -138,6 +139,11 @@ class Supervisor:
             self._look_at_memory()
         if changed:
             self._record()
+
+    def next_start_in_s(self) -> float:
+        """Return how long until a charge that does not run may start; infinite when all run."""
+        waiting = [charge.start_at for charge in self.charges if not charge.manager.procedure_is_running()]
+        return max(0.0, min(waiting, default=math.inf) - time.monotonic())
 
     def _mourn(self, charge: Charge, now: float) -> None:
         charge.deaths += 1
