@@ -112,7 +112,7 @@ class ControlLine:
             if self._complaint == "":
                 log.warning("the line to control at %s is lost", url)
         except* (LineError, exceptions.SocketIOError, OSError, TimeoutError) as several:
-            raise several.exceptions[0] from None
+            raise _innermost(several) from None
         finally:
             with_deadline = asyncio.timeout(2)
             try:
@@ -235,6 +235,13 @@ class ControlLine:
             return {"ok": True, **(answer or {})}
 
         return handle
+
+
+def _innermost(error: BaseException) -> BaseException:
+    # A group in the group: what is said on a line that stands is said by tasks of their own.
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _reason(told: Sequence[object]) -> str:

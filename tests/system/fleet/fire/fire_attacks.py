@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 PAUSE_S = (0.4, 2.2)  # between two blows
-SHORT_S, LONG_S = (0.2, 2.0), (4.0, 8.0)
+SHORT_S, LONG_S = (0.2, 2.0), (2.0, 14.0)  # long: also beyond the 10 s that a call on a line may take
 
 # What can be done to what, how often relative to the others, and for how long it lasts.
 BLOWS = {
