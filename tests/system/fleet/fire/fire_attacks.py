@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 PAUSE_S = (0.4, 2.2)  # between two blows
 SHORT_S, LONG_S = (0.2, 2.0), (2.0, 14.0)  # long: also beyond the 10 s that a call on a line may take
 
+AFTER_S = 3.0  # by then every blow is undone
+
 # What can be done to what, how often relative to the others, and for how long it lasts.
 BLOWS = {
     "kill worker": (4, (0.0, 4.0)),  # killed for so long, then started again
@@ -72,7 +74,7 @@ def history(seed: int, duration_s: float, *, shared: bool = True) -> list[Blow]:
     while at_s < duration_s:
         (what,) = chance.choices(names, weights)
         target = chance.choice(targets[what.rpartition(" ")[2]])
-        for_s = round(chance.uniform(*BLOWS[what][1]), 2)
+        for_s = round(min(chance.uniform(*BLOWS[what][1]), duration_s + AFTER_S - at_s), 2)
         blows.append(Blow(round(at_s, 2), what, target, for_s))
         at_s += chance.uniform(*PAUSE_S)
     return blows
