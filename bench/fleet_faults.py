@@ -74,10 +74,6 @@ async def cut_off(control: str, lines: tuple[Line, Line], files: list[Path]) -> 
     await free(control, 2)
     async with FleetClient(control, "holder") as client:
         serials = await client.reserve(2)
-        ended: list[str] = []
-        client.events.subscribe(
-            lambda event: ended.append(event.event) if event.event in ("failure", "reservation end") else None
-        )
         asked = [PulseCountEvaluation(serials, files[number % len(files)]) for number in range(300)]
         results = []
         async for result in client.evaluate(asked):
@@ -88,10 +84,11 @@ async def cut_off(control: str, lines: tuple[Line, Line], files: list[Path]) -> 
                 await asyncio.sleep(CUT_S)
                 for line in lines:
                     line.hold(False)
+        gone = set(serials) - set(client.serials)
         lost = 2 * len(asked) - sum(not result.failed for result in results)
     return Row(
         f"a worker is cut off for {CUT_S:g} s: leases lost, results lost",
-        f"{len(ended)}, {lost} of {2 * len(asked)}",
+        f"{len(gone)}, {lost} of {2 * len(asked)}",
         "",
         None,
         "0, 0",
