@@ -15,7 +15,7 @@ from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.store import ledger
 from fieldstation.fleet.store.tables import leader as table
 
-# A leader that is frozen inside a transaction must not keep the next one waiting; one on a busy machine must get through.
+# A leader frozen inside a transaction must not keep the next one waiting; one on a busy machine must get through.
 IDLE_S = 10.0
 
 
