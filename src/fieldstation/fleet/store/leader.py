@@ -15,7 +15,8 @@ from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.store import ledger
 from fieldstation.fleet.store.tables import leader as table
 
-IDLE_S = 3.0  # a leader that is frozen inside a transaction must not keep the next one waiting
+# A leader frozen inside a transaction must not keep the next one waiting; one on a busy machine must get through.
+IDLE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)

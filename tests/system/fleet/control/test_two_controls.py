@@ -139,7 +139,8 @@ async def test_what_the_old_leader_has_begun_is_there_when_the_new_one_loads(sto
 
 
 @on_postgres
-async def test_a_leader_frozen_inside_a_transaction_is_rolled_back_and_keeps_nobody_waiting(stores):
+async def test_a_leader_frozen_inside_a_transaction_is_rolled_back_and_keeps_nobody_waiting(stores, monkeypatch):
+    monkeypatch.setattr(leader, "IDLE_S", 1.0)
     one, two = stores
     begun, go_on = threading.Event(), threading.Event()
 
