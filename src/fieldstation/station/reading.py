@@ -5,6 +5,7 @@ JetStream forgets ids after its duplicate window; a table with the id as its key
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -60,7 +61,9 @@ async def read_stream(
         subscription = await client.jetstream().pull_subscribe(
             f"{section.subject_prefix}.*.*", durable=durable, stream=section.stream
         )
-        while True:
+        task = asyncio.current_task()
+        # Before Python 3.12 `wait_for`, which `fetch` uses, loses a cancellation that comes together with a result.
+        while task is None or not task.cancelling():
             try:
                 messages = await subscription.fetch(batch, timeout=1)
             except (TimeoutError, nats.errors.TimeoutError):

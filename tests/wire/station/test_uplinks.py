@@ -123,6 +123,7 @@ def test_nats_subjects_hold_the_station_as_one_token():
     assert jetstream.subjects(section, "roof.1 *>") == {
         "data": "lab.station.roof_1___.data", "log": "lab.station.roof_1___.log",
         "answer": "lab.station.roof_1___.answer", "config": "lab.station.roof_1___.config",
+        "status": "lab.station-status.roof_1___",
     }  # fmt: skip
 
 
