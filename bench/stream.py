@@ -373,7 +373,9 @@ def measure() -> list[Row]:
         )
     share = min(p[0][1] for p in pairs)
     rows.append(Row(f"share of frames delivered, 8 clients at {PACED_RATE}/s", f"{share:.4f}", "1", share, "1"))
-    half, most = latency()
+    # In a process of its own: one that has spoken gRPC itself should start no others.
+    told = subprocess.run([sys.executable, __file__, "latency"], stdout=subprocess.PIPE, check=True).stdout
+    half, most = json.loads(told)
     rows.append(
         Row("append to client, median and p99", f"{half:.2f} ms, {most:.2f} ms", "", None, "<= 1.5 ms, <= 6 ms idle")
     )
@@ -387,5 +389,7 @@ if __name__ == "__main__":
         asyncio.run(raw_server(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
     elif role == "client":
         asyncio.run(client(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"))
+    elif role == "latency":
+        print(json.dumps(latency()))
     else:
         main("stream", measure)
