@@ -23,6 +23,8 @@ class Memory:
         with self.engine.begin() as connection:
             return work(connection)
 
+    read = transact
+
 
 class Lab:
     def __init__(self):

@@ -39,7 +39,7 @@ PROCESSES = (
 LETTERS = (
     {"name": "at", "label": "When", "kind": "time"},
     {"name": "process", "label": "Process", "kind": "code"},
-    {"name": "error", "label": "Why"},
+    {"name": "error", "label": "Why", "kind": "long"},
     {"name": "request", "label": "Request", "kind": "code"},
     {"name": "deliveries", "label": "Tried"},
 )

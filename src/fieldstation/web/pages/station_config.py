@@ -24,7 +24,7 @@ COLUMNS = (
     {"name": "revision", "label": "Config"},
     {"name": "version", "label": "Version"},
     {"name": "status", "label": "Answer", "kind": "state"},
-    {"name": "reason", "label": "Reason"},
+    {"name": "reason", "label": "Reason", "kind": "long"},
 )
 _HELP = "Secrets are shown as ***; where that stays, the station keeps the secret it has. The revision is set for you."
 
