@@ -79,7 +79,7 @@ class RoleProcess:
 
     async def _once(self) -> int:
         role = self.role
-        if role.port and await _accepts(role.port):
+        if role.port and await _accepts(role.host, role.port):
             # It would be taken for ours, and the roles that wait for it would speak to a stranger.
             self._tail.append(f"port {role.port} is taken by another program; choose another one in [{role.name}].")
             return 98
@@ -137,7 +137,7 @@ class RoleProcess:
         try:
             async with asyncio.timeout(READY_S):
                 if role.port:
-                    await _accepting(role.port)
+                    await _accepting(role.host, role.port)
                 if not role.says_ready:
                     self._is_ready(role.url)
                 await self._running.wait()
@@ -315,15 +315,15 @@ def read_status(folder: Path) -> Mapping[str, dict[str, object]]:
     return found
 
 
-async def _accepting(port: int) -> None:
-    """Wait until somebody listens on a port of this machine."""
-    while not await _accepts(port):  # noqa: ASYNC110 - another process decides
+async def _accepting(host: str, port: int) -> None:
+    """Wait until somebody listens there."""
+    while not await _accepts(host, port):  # noqa: ASYNC110 - another process decides
         await asyncio.sleep(PROBE_S)
 
 
-async def _accepts(port: int) -> bool:
+async def _accepts(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.close()
