@@ -116,7 +116,7 @@ def build(data: Mapping[str, Any], path: Path) -> tuple[SiteFile | None, list[Pr
         elif table in PLAIN:
             found = _checked(PLAIN[table], table, values, problems)
             if found is not None:
-                plain[table] = found
+                plain[table], given[".".join(table)] = found, values
         else:
             cls = SINGLE.get(table) or NAMED[table[:-1]]
             filled = {"name": table[-1], **values} if cls is config.WorkerRole else values
@@ -128,7 +128,7 @@ def build(data: Mapping[str, Any], path: Path) -> tuple[SiteFile | None, list[Pr
     roles = dict(sorted(roles.items(), key=lambda role: order.index(kind_of(role[0]))))
     site = plain.get(("site",), config.Site.model_validate({}))
     assert isinstance(site, config.Site)
-    made = SiteFile(path, site, machines, roles, given, data.get("flow", {}).get("approvals", {}), data.get("web", {}))
+    made = SiteFile(path, site, machines, roles, given, given.get("flow.approvals", {}), given.get("web", {}))
     if not problems:
         problems += _together(made)
     return (None if problems else made), problems

@@ -20,6 +20,7 @@ class Role:
     after: tuple[str, ...] = ()
     says_ready: bool = True
     port: int = 0
+    host: str = "127.0.0.1"  # where that port is tried
     url: str = ""
     stop_s: float = 8.0
     drains_s: float = 0.0  # a station sends what is queued before it ends; this long at most

@@ -106,10 +106,11 @@ def _nats(site: SiteFile, role: config.NatsRole) -> Role:
     file = folder / "nats.conf"
     token = own_token(site.base / role.token_file) if role.token_file is not None else None
     text = server_settings(role, site.site.name, folder / "store", token)
-    scheme = "tls" if role.tls_certificate is not None else "nats"
+    here = site.machine_of("nats")
     return Role(
         "nats", (find_binary(), "-c", str(file)), site.base, says_ready=False, port=role.port,
-        url=f"{scheme}://{role.host}:{role.port}", files={file: text}, environment=site.site.environment,
+        host=_host(site, "nats", here), url=nats_url(site, here) or "", files={file: text},
+        environment=site.site.environment,
     )  # fmt: skip
 
 

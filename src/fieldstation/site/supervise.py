@@ -79,6 +79,10 @@ class RoleProcess:
 
     async def _once(self) -> int:
         role = self.role
+        if role.port and await _accepts(role.host, role.port):
+            # It would be taken for ours, and the roles that wait for it would speak to a stranger.
+            self._tail.append(f"port {role.port} is taken by another program; choose another one in [{role.name}].")
+            return 98
         try:
             for path, text in role.files.items():
                 write_private(path, text)
@@ -133,7 +137,7 @@ class RoleProcess:
         try:
             async with asyncio.timeout(READY_S):
                 if role.port:
-                    await _accepting(role.port)
+                    await _accepting(role.host, role.port)
                 if not role.says_ready:
                     self._is_ready(role.url)
                 await self._running.wait()
@@ -311,18 +315,21 @@ def read_status(folder: Path) -> Mapping[str, dict[str, object]]:
     return found
 
 
-async def _accepting(port: int) -> None:
-    """Wait until somebody listens on a port of this machine."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(PROBE_S)
-            continue
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        return
+async def _accepting(host: str, port: int) -> None:
+    """Wait until somebody listens there."""
+    while not await _accepts(host, port):  # noqa: ASYNC110 - another process decides
+        await asyncio.sleep(PROBE_S)
+
+
+async def _accepts(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 def _ending(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -51,6 +52,17 @@ async def test_a_program_that_is_not_there_or_cannot_be_written_for_is_one_sente
         assert isinstance(found, BaseExceptionGroup)
         assert isinstance(found.exceptions[0], RoleStartError)
         assert words in str(found.exceptions[0])
+
+
+async def test_a_stranger_on_its_port_is_not_taken_for_a_role(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        role = _role(tmp_path, "import time; time.sleep(999)", says_ready=False, port=port)
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await _run(Supervisor("x", [role], tmp_path / "s"), asyncio.Event().wait)
+    found = caught.value.exceptions[0]
+    assert isinstance(found, BaseExceptionGroup)
+    assert f"port {port} is taken by another program" in str(found.exceptions[0])
 
 
 async def test_a_role_that_worked_is_started_again_whatever_its_exit_code(tmp_path: Path) -> None:

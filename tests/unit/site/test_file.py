@@ -88,3 +88,10 @@ def test_a_message_server_beyond_this_machine_needs_a_token(tmp_path: Path) -> N
 def test_a_role_waits_for_roles_that_exist(tmp_path: Path) -> None:
     found = _problems(tmp_path, '[program.x]\ncommand = ["true"]\nafter = ["fleet.control"]\n')
     assert found == ["line 3: [program.x] after: there is no role 'fleet.control'"]
+
+
+@pytest.mark.parametrize(
+    "text", ["flow = 3", "fleet = [1]", "web = true", "[[flow]]\nx = 1", "machines = 1", "site = []"]
+)
+def test_a_table_that_is_none_is_a_mistake_and_no_crash(tmp_path: Path, text: str) -> None:
+    assert _problems(tmp_path, text)[0].startswith("line 1: ")

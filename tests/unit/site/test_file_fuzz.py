@@ -39,7 +39,7 @@ def _sites(draw: st.DrawFn) -> dict[str, Any]:
     return {**data, **draw(st.dictionaries(st.sampled_from(_WORDS), _values, max_size=1))}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_sites())
 def test_any_tables_are_a_site_or_a_list_of_mistakes(tmp_path: Path, data: dict[str, Any]) -> None:
     path = tmp_path / "site.toml"

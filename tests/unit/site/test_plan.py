@@ -56,6 +56,7 @@ def test_each_machine_runs_its_own_roles_and_knows_where_the_others_are(tmp_path
     bench = {role.name: role for role in roles(site, machine="bench")}
     assert list(server) == ["nats", "fleet.control", "pipeline.pulses"]
     assert list(bench) == ["fleet.worker.a", "stream.camera"]
+    assert server["nats"].host == "10.0.0.1"  # where it listens: there it is tried whether it is ready
     worker = _settings(bench["fleet.worker.a"])["fleet"]["worker"]
     assert worker["control"] == ["http://10.0.0.1:8080"]
     assert worker["settings"]["simulated"] == {"boards": 3, "answers": "twin"}

@@ -130,9 +130,11 @@ class Layout:
 
 
 def write(folder: Path, *, port: int, rate: float = 5.0) -> Layout:
-    """Write the site's files into `folder`, which exists, and choose its ports: `port` for control when it is free."""
+    """Write the site's files into `folder`, which exists, and choose its ports: the usual ones where they are free and
+    `port` for control, or any when `port` is 0."""
     taken: list[int] = []
-    control, nats, mqtt, worker, stream = (free_port(wanted, taken) for wanted in (port, 4222, 1883, 8081, 50051))
+    usual = (port, 4222, 1883, 8081, 50051) if port else (0,) * 5
+    control, nats, mqtt, worker, stream = (free_port(wanted, taken) for wanted in usual)
     layout = Layout(folder, control, nats)
     ports = {"control": control, "nats": nats, "mqtt": mqtt, "worker": worker, "stream": stream}
     layout.site.write_text(_SITE.format(**ports, boards=BOARDS, rate=rate, station_version=STATION_VERSION))
