@@ -29,7 +29,7 @@ check: venv ## format, lint, types, imports, unit tests: the gate before a commi
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests/unit tests/test_house.py
+	$(PYTEST) -m "not soak" tests/unit tests/test_house.py
 
 bench: venv ## measure against the raw limits; writes bench/RESULTS.md
 	$(BIN)/python bench/run.py
