@@ -135,7 +135,8 @@ def test_health_and_metrics_tell_what_is_wrong(make_station, config_for, line, c
         station.start()
         wait_for(lambda: "READY=1" in told and told.count("WATCHDOG=1") >= 3)
     wait_for(lambda: station.snapshot()["ok"])
-    text = urllib.request.urlopen(station.server.url + "/metrics").read().decode()
+    with urllib.request.urlopen(station.server.url + "/metrics") as answer:
+        text = answer.read().decode()
     assert "fieldstation_station_up 1" in text
     line.refuse()
     wait_for(lambda: not station.snapshot()["ok"])

@@ -33,6 +33,11 @@ class KeepOut(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def answer_of(opener, request):
+    with opener.open(request, timeout=10) as answer:
+        return json.load(answer)
+
+
 def test_everything_speaks_tls_and_a_login_is_kept_to_it(tmp_path, certificate):
     database = f"sqlite:///{tmp_path / 'fleet.db'}"
     store = Store(database)
@@ -50,7 +55,7 @@ def test_everything_speaks_tls_and_a_login_is_kept_to_it(tmp_path, certificate):
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), KeepOut)
             request = urllib.request.Request(server.url + "/available")
             request.add_header("Authorization", f"Bearer {tokens['ann']}")
-            wait_for(lambda: json.load(opener.open(request, timeout=10))["amount"] == 1, 60, every_s=0.2)
+            wait_for(lambda: answer_of(opener, request)["amount"] == 1, 60, every_s=0.2)
             (tmp_path / "circuit.bin").write_bytes(bytes(104_090))
             done = subprocess.run(
                 [sys.executable, "-m", "fieldstation", "fleet", "evaluate", "--control", server.url, "--json",
@@ -64,4 +69,5 @@ def test_everything_speaks_tls_and_a_login_is_kept_to_it(tmp_path, certificate):
                 opener.open(server.url + "/ui/login", form, timeout=30)
             assert sent_on.value.code == 303
             assert "secure" in sent_on.value.headers["set-cookie"].lower()
+            sent_on.value.close()
         assert not [token for token in tokens.values() if token in server.output]
