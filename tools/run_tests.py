@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-COMMON = [sys.executable, "-m", "pytest", "-q", "--timeout", "60"]
+COMMON = [sys.executable, "-m", "pytest", "-q", "--timeout", "180"]
 
 
 def main() -> None:
