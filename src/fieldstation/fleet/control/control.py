@@ -154,6 +154,7 @@ class Control:
             self.clock.set(contents.now)
         now, today = time.monotonic(), self.clock.now()
         self.index.out_of_service = dict(contents.out_of_service)
+        self.index.gone = dict(contents.gone)
         hosts = {device.worker for device in contents.devices} | {lease.worker for lease in contents.leases}
         for worker in contents.workers:
             if worker.state is WorkerState.DEAD and worker.name not in hosts:

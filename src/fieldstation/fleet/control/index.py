@@ -31,6 +31,7 @@ class Index:
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.devices: dict[str, Device] = {}
+        self.gone: dict[str, int] = {}  # serial -> highest fencing number of a device that is gone
         self.holdings: dict[str, Holding] = {}
         self.lease_of: dict[str, str] = {}  # serial -> lease id
         self.out_of_service: dict[str, OutOfService] = {}
@@ -41,6 +42,7 @@ class Index:
         for known in (
             self.workers,
             self.devices,
+            self.gone,
             self.holdings,
             self.lease_of,
             self.clients,
@@ -75,6 +77,11 @@ class Index:
         if missing := [serial for serial in wanted if serial not in self.devices]:
             raise UnknownSerialError(serials=", ".join(missing), field="serials")
         return [self.devices[serial] for serial in wanted]
+
+    def fence_of(self, serial: str) -> int:
+        """The highest fencing number ever leased on a device, also on one that was gone meanwhile."""
+        device = self.devices.get(serial)
+        return device.fence if device is not None else self.gone.get(serial, 0)
 
     def holding_of(self, serial: str) -> Holding | None:
         """The open lease on a device."""

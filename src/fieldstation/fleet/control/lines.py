@@ -178,7 +178,7 @@ class Lines:
             if device.serial in self.index.lease_of:
                 self._fail(device.serial, f"it is now at worker {worker}")
         holding = self.index.holding_of(device.serial)
-        fence = max(device.fence, known.fence if known is not None else 0)
+        fence = max(device.fence, self.index.fence_of(device.serial))
         if holding is not None and holding.lease.worker == worker:
             late = not trusted and device.fence < holding.lease.fences[device.serial]
             state = DeviceState.BROKEN if device.state is DeviceState.BROKEN and not late else DeviceState.RESERVED

@@ -89,6 +89,7 @@ class Record:
     def forget_device(self, serial: str) -> None:
         """The device is gone. It must not be reserved."""
         if (device := self.index.devices.pop(serial, None)) is not None:
+            self.index.gone[serial] = device.fence
             self.audit(Entry("device gone", serial, device.worker))
         self.changed_devices([serial])
 
@@ -141,6 +142,7 @@ class Record:
         # A device that vanished while it was being reserved keeps its row until that lease has ended.
         leased = {serial for serial, device in devices.items() if device is None and serial in self.index.lease_of}
         self._devices |= leased
+        gone = {serial: self.index.fence_of(serial) for serial in serials - self.index.devices.keys() - leased}
         workers, self._workers = self._workers, {}
         sockets, self._sockets = self._sockets, set()
         earlier, self._audit = self._audit, []
@@ -160,9 +162,8 @@ class Record:
             for lease in sockets:
                 ledger.note_socket(connection, lease)
             result = work(connection)
-            for serial, device in devices.items():
-                if device is None and serial not in leased:
-                    ledger.forget_device(connection, serial)
+            for serial, fence in gone.items():
+                ledger.forget_device(connection, serial, fence)
             ledger.write_audit(connection, entries)
             care.write_out_of_service(connection, service)
             care.write_steps(connection, steps, self.history_kept)
@@ -186,6 +187,7 @@ class Record:
             await asyncio.wait([writing])  # a transaction that has begun ends one way or the other
             if writing.exception() is not None:
                 put_back()
+            self._doubtful = True  # what was written, if anything, nobody enters in the index
             raise
         except Exception as error:
             put_back()
@@ -210,9 +212,11 @@ class Record:
         used = await self.store.transact(lambda connection: ledger.end_unknown(connection, known))
         self._doubtful = False
         for serial, fence in used.items():
-            device = self.index.devices.get(serial)
-            if device is not None and device.fence < fence:
+            fence = max(fence, self.index.fence_of(serial))
+            if (device := self.index.devices.get(serial)) is not None:
                 self.index.devices[serial] = replace(device, fence=fence)
+            else:
+                self.index.gone[serial] = fence
         self.changed_devices(used)
 
     async def keep_flushed(self) -> None:

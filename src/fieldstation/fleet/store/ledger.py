@@ -33,6 +33,7 @@ class Contents:
     devices: list[Device]
     leases: list[Lease]
     out_of_service: dict[str, OutOfService]
+    gone: dict[str, int]  # the last fencing numbers of devices that are gone
     now: datetime | None = None  # by PostgreSQL's clock, which two controls share
 
 
@@ -47,6 +48,7 @@ def read(connection: Connection) -> Contents:
         [_device(row) for row in connection.execute(select(tables.device))],
         [_lease(row, fences.get(row.id, {})) for row in open_leases],
         care.read_out_of_service(connection),
+        {row.serial: row.fence for row in connection.execute(select(tables.gone))},
         now(connection) if connection.dialect.name == "postgresql" else None,
     )
 
@@ -90,8 +92,9 @@ def save_device(connection: Connection, device: Device) -> None:
     )
 
 
-def forget_device(connection: Connection, serial: str) -> None:
-    """Delete a device that is not reserved."""
+def forget_device(connection: Connection, serial: str, fence: int) -> None:
+    """Delete a device that is not reserved; `fence` is the highest number ever leased on it, and is kept."""
+    _upsert(connection, tables.gone, "serial", {"serial": serial, "fence": fence})
     connection.execute(delete(tables.device).where(tables.device.c.serial == serial))
 
 

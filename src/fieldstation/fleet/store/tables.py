@@ -69,6 +69,15 @@ device = Table(
     Column("fence", BigInteger, nullable=False),
 )
 
+# The highest fencing number of each device that is gone: one that comes back goes on from there, whatever its worker
+# says, which may have died before it heard of the last lease.
+gone = Table(
+    "fleet_gone",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+)
+
 lease = Table(
     "fleet_lease",
     metadata,

@@ -85,19 +85,7 @@ def duration(request: pytest.FixtureRequest, default_s: float) -> float:
     return default_s if given is None else float(given)
 
 
-@pytest.mark.parametrize(
-    "database",
-    [
-        pytest.param(
-            "sqlite",
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="a bug to be found: on a busy machine one fence was given twice on SQLite (seed 1); CHANGELOG",
-            ),
-        ),
-        "postgresql",
-    ],
-)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_or_doubled_under_fire(
     fire: Callable[[str, float], Reckoning], database: str, request: pytest.FixtureRequest

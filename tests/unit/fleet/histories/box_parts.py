@@ -182,8 +182,11 @@ class Boards(Driver):
         self.serials = list(serials)
         self.seen = seen
         self.known = known
+        self.found_after_s = 0.0  # a worker that starts says hello before it has found its boards
 
     async def events(self) -> Any:
+        if self.found_after_s:
+            await asyncio.sleep(self.found_after_s)
         for serial in self.serials:
             yield Hotplug("add", serial, Node(TTY, f"/dev/{serial}"))
         await asyncio.Event().wait()

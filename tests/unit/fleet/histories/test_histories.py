@@ -65,7 +65,7 @@ class Fire(RuleBasedStateMachine):
             "extend": lambda: self.extend(client),
             "intrude": lambda: self.intrude(client, count),
             "kill worker": lambda: self.kill_worker(worker),
-            "start worker": lambda: self.start_worker(worker),
+            "start worker": lambda: self.start_worker(worker, found_after_s=[0.0, 0.0, 1.0, 8.0][count % 4]),
             "restart control": lambda: self.restart_control(),
             "database": lambda: self.database(broken),
             "cut worker from control": lambda: self.cut_worker_from_control(worker, broken),
@@ -105,9 +105,11 @@ class Fire(RuleBasedStateMachine):
         if self.box.benches[worker].worker is not None:
             self.box.do(self.box.benches[worker].kill)
 
-    def start_worker(self, worker):
-        if self.box.benches[worker].worker is None:
-            self.box.do(self.box.benches[worker].start)
+    def start_worker(self, worker, found_after_s=0.0):
+        bench = self.box.benches[worker]
+        if bench.worker is None:
+            bench.driver.found_after_s = found_after_s
+            self.box.do(bench.start)
 
     def restart_control(self):
         self.box.do(self.box.stop_control)
@@ -371,7 +373,24 @@ def run_out_while_the_database_is_down(fire):
     fire.wait(3.0)
 
 
-@pytest.mark.parametrize("history", [run_out_while_the_database_is_down])
+def take_what_the_worker_never_heard_of(fire):
+    """The worker died before it heard of a lease, came back without its boards, and found them with the fences that it
+    knew: control had forgotten the boards, and gave the last fence once more."""
+    fire.reserve("ann", 3)
+    fire.end("ann")
+    fire.wait(3.0)
+    fire.silence("a", True, False)
+    fire.reserve("bob", 3)
+    fire.kill_worker("a")
+    fire.wait(40.0)
+    fire.silence("a", False, False)
+    fire.start_worker("a", found_after_s=3.0)
+    fire.wait(8.0)
+    fire.reserve("cho", 3)
+    fire.wait(3.0)
+
+
+@pytest.mark.parametrize("history", [run_out_while_the_database_is_down, take_what_the_worker_never_heard_of])
 def test_a_history_that_once_broke_something_comes_right(history):
     replay(history)
 
