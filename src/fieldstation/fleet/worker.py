@@ -223,7 +223,7 @@ class Worker:
         self.holdings.release(held, serial, reason, self._clock())
         self.delivery.silence(lease_id, serial)
         self._ended.set()
-        watch(self._store.forget(lease_id) if held.ended_at is not None else self._store.save(held, self._clock()))
+        watch(self._store.save(held, self._clock()))
 
     def reboot(self, serial: str) -> None:
         """Ask the device's state to recover, in the background."""

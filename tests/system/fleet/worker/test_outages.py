@@ -52,19 +52,23 @@ async def _accepted(holder, serial, numbers):
     return "error" not in await holder.evaluate(serial, *numbers)
 
 
-async def test_results_nobody_fetched_survive_kill_9(own):
+async def test_results_nobody_fetched_survive_kill_9_also_those_of_a_reservation_that_has_ended(own):
     _, token = await own.control.assign(A)
-    async with own.hold(token) as holder:
-        await holder.until("initialized", A)
+    ended, old = await own.control.assign(B)
+    async with own.hold(token, old) as holder:
+        await asyncio.gather(holder.until("initialized", A), holder.until("initialized", B))
         holder.deaf = True
-        await holder.evaluate(A, *range(25))
-        await asyncio.sleep(0)
+        await holder.evaluate([A, B], *range(25))
         held = Path(own.worker.folder / "state/worker.db")
-        await eventually(lambda: _stored(held) == 25, 20, what="25 results on disk")
+        await eventually(lambda: _stored(held) == 50, 20, what="50 results on disk")
+        await own.control.release(ended)
+        await own.control.available(B)
         await own.worker.kill()
     await own.restart()
-    async with own.hold(token) as again:
-        assert await again.until_results(A, 25) == right(again, A, *range(25))
+    async with own.hold(token, old) as again:
+        for serial in (A, B):
+            assert await again.until_results(serial, 25) == right(again, serial, *range(25))
+        assert await refusal(again, B) == "ended"
     await eventually(lambda: _stored(held) == 0, what="delivered results to be gone from disk")
 
 
