@@ -68,8 +68,11 @@ class Worker:
         self.delivery.restore(events)
         for held in leases:
             self.holdings.add(held)
-        hooks = Hooks(self._changed, self._gone, self._posted, self._lost, self._step)
-        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config, care=care)
+        keep = store.save_out_of_service
+        told = self._changed, self._gone, self._posted, self._lost, self._step
+        hooks = Hooks(*told, lambda serial, out: watch(keep(serial, out)))
+        out = store.load_out_of_service()
+        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config, care=care, out_of_service=out)
         self._restarted = {serial: held for held in leases for serial in held.fences}
         self._sessions: set[Session] = set()
         self._began = asyncio.Event()  # some lease has begun

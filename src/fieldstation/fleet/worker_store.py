@@ -1,4 +1,5 @@
-"""What a worker must still know after a kill -9: fencing numbers, leases, events that nobody confirmed."""
+"""What a worker must still know after a kill -9: fencing numbers, leases, events that nobody confirmed, which devices
+are out of service."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from fieldstation.core.store import Writer, connect, migrate, numbered
 from fieldstation.fleet.holding import Held
+from fieldstation.fleet.model import Health, OutOfService
 
 
 def _boot_id() -> str:
@@ -54,10 +56,23 @@ class WorkerStore:
             if not held.fences:
                 held.ended_at = min(held.ends_at, now)
             leases.append(held)
-        whose = "lease IN (SELECT id FROM lease)"
-        events = [tuple(row) for row in rows(f"SELECT id, lease, serial, body FROM event WHERE {whose} ORDER BY id")]
-        self._writer.submit(lambda db: _run(db, f"DELETE FROM event WHERE NOT {whose}"))  # nobody can fetch them
+        found = rows("SELECT id, lease, serial, body FROM event WHERE lease IN (SELECT id FROM lease) ORDER BY id")
+        events = [tuple(row) for row in found]
+        # Nobody can fetch what is left of leases that are forgotten.
+        self._writer.submit(lambda db: _run(db, "DELETE FROM event WHERE lease NOT IN (SELECT id FROM lease)"))
         return fences, leases, events
+
+    def load_out_of_service(self) -> dict[str, OutOfService]:
+        """Return which devices are to be left alone, by serial; call it before anything is written."""
+        rows = self._connection.execute("SELECT serial, health, reason FROM out_of_service")
+        return {row["serial"]: OutOfService(Health(row["health"]), row["reason"]) for row in rows}
+
+    def save_out_of_service(self, serial: str, out: OutOfService | None) -> Future[None]:
+        """Keep that a device is to be left alone, or no longer (None)."""
+        if out is None:
+            return self._writer.submit(lambda db: _run(db, "DELETE FROM out_of_service WHERE serial = ?", serial))
+        row = (serial, out.health.value, out.reason)
+        return self._writer.submit(lambda db: _run(db, "INSERT OR REPLACE INTO out_of_service VALUES (?, ?, ?)", *row))
 
     def save(self, held: Held, now: float) -> Future[None]:
         """Keep a lease and raise the fencing numbers of its devices, in one transaction. Of a lease that has ended,

@@ -9,6 +9,7 @@ import pytest
 
 from fieldstation.fleet import worker_store
 from fieldstation.fleet.holding import Held
+from fieldstation.fleet.model import Health, OutOfService
 from fieldstation.fleet.worker_store import WorkerStore
 
 LEFT_S = 1800.0
@@ -45,6 +46,17 @@ def test_after_a_reboot_the_wall_clock_is_all_there_is(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_store, "_uptime", lambda: 5.0)
     monkeypatch.setattr(time, "time", lambda: wall() + 600)
     assert left_s(tmp_path / "w.db", now=0.0) == pytest.approx(LEFT_S - 600, abs=60)
+
+
+def test_a_device_that_is_out_of_service_is_so_after_a_restart_until_it_is_put_back(tmp_path):
+    out = OutOfService(Health.QUARANTINED, "smoke")
+    for keep, found in ((out, {"A1": out}), (None, {})):
+        store = WorkerStore(tmp_path / "w.db")
+        store.save_out_of_service("A1", keep).result(10)
+        store.close()
+        store = WorkerStore(tmp_path / "w.db")
+        assert store.load_out_of_service() == found
+        store.close()
 
 
 def test_of_an_ended_lease_what_nobody_fetched_is_kept_until_it_is_buried_and_no_longer(tmp_path):

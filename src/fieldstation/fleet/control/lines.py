@@ -168,7 +168,7 @@ class Lines:
 
     def _report(self, worker: str, device: Device, *, trusted: bool = False) -> None:
         known = self.index.devices.get(device.serial)
-        device = self.care.seen(device)
+        device = self.care.seen(device, hello=trusted)
         self._absent.discard(device.serial)
         if known is not None and known.worker != worker:
             other = self.index.workers[known.worker]

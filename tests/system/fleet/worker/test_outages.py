@@ -1,13 +1,17 @@
 """Kill what can be killed, cut what can be cut, and count what arrives."""
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from fieldstation.core.security import Role, TokenFile
@@ -72,13 +76,13 @@ async def test_results_nobody_fetched_survive_kill_9_also_those_of_a_reservation
     await eventually(lambda: _stored(held) == 0, what="delivered results to be gone from disk")
 
 
-def _stored(path):
-    import json
-    import sqlite3
+def _rows(path, query):
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute(query).fetchall()
 
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM event")]
-    db.close()
+
+def _stored(path):
+    bodies = [json.loads(body) for (body,) in _rows(path, "SELECT body FROM event")]
     return sum(len(item.get("results", ())) for body in bodies for item in body["contents"])
 
 
@@ -188,6 +192,36 @@ async def test_a_full_disk_refuses_new_leases_and_leaves_the_old_ones_alone(tmp_
 
 
 # Ends
+
+
+async def test_a_quarantine_outlives_the_worker_without_control_until_the_device_is_deleted_there(own):
+    service = {"serial": A, "health": "quarantined", "reason": "smoke"}
+    assert await own.control.call("service", service) == {"ok": True}
+    held = Path(own.worker.folder / "state/worker.db")
+    await eventually(lambda: _rows(held, "SELECT serial FROM out_of_service") == [(A,)])
+    await own.worker.kill()
+    await own.control.stop()
+    await own.worker.start()
+    async with aiohttp.ClientSession(own.worker.url) as session:
+
+        async def health() -> dict[str, int]:
+            async with session.get("/health") as answer:
+                return dict((await answer.json())["health"])
+
+        await eventually(async_equal(health, {"quarantined": 1, "ok": 1}), 20)
+        async with session.post("/reboot", json={"serial": A}) as answer:
+            assert answer.status == 200
+        assert await health() == {"quarantined": 1, "ok": 1}
+        async with session.post("/delete", json={"serial": A}) as answer:
+            assert answer.status == 200
+        await eventually(async_equal(health, {"ok": 2}), 20)
+
+
+def async_equal(ask, expected):
+    async def same() -> bool:
+        return await ask() == expected
+
+    return same
 
 
 async def test_a_graceful_shutdown_waits_for_holders_and_ends_the_process(own):
