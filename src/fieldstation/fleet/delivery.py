@@ -164,9 +164,9 @@ class Delivery:
                     self._send(parcel)
 
     def forget(self, lease: str) -> None:
-        """Owe nothing to this lease any more."""
-        if self._owed.pop(lease, None):
-            watch(self._store.forget_events(lease))
+        """Owe nothing to this lease any more, which ended long ago."""
+        self._owed.pop(lease, None)
+        watch(self._store.forget(lease))
 
     def _send(self, parcel: Parcel) -> None:
         sessions = self._sessions.get(parcel.lease)

@@ -75,13 +75,14 @@ class Hosted:
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What the worker wants to hear of its devices. `lost` is told why a held device cannot serve its lease; `step`
-    gets (serial, step, detail) for the device's history."""
+    gets (serial, step, detail) for the device's history, `kept` what to remember of a serial's being out of service."""
 
     changed: Callable[[Hosted], None]
     gone: Callable[[Hosted], None]
     posted: Callable[[Hosted, list[Item]], None]
     lost: Callable[[Hosted, str], None]
     step: Callable[[str, str, str], None]
+    kept: Callable[[str, OutOfService | None], None] = lambda serial, out: None
 
 
 class Devices:
@@ -96,6 +97,7 @@ class Devices:
         labels: Mapping[str, str] | None = None,
         config: object = None,
         care: CareSettings | None = None,
+        out_of_service: Mapping[str, OutOfService] | None = None,
     ) -> None:
         self._drivers = drivers
         self._hooks = hooks
@@ -106,6 +108,8 @@ class Devices:
         self._care: dict[str, Care] = {}  # by serial, for as long as the worker lives
         self._hosted: dict[str, Hosted] = {}
         self._group: asyncio.TaskGroup | None = None
+        for serial, out in (out_of_service or {}).items():  # as an earlier process left it
+            self.care(serial).out = out
 
     def get(self, serial: str) -> Hosted | None:
         """Return the device, or None when it is not here."""
@@ -189,7 +193,8 @@ class Devices:
     def care(self, serial: str) -> Care:
         """Return what is known of a serial's recoveries, whether or not it is plugged in."""
         if serial not in self._care:
-            self._care[serial] = Care(serial, self._care_settings, functools.partial(self._hooks.step, serial))
+            say, keep = (functools.partial(hook, serial) for hook in (self._hooks.step, self._hooks.kept))
+            self._care[serial] = Care(serial, self._care_settings, say, keep)
         return self._care[serial]
 
     def reunite(self, listed: Mapping[str, Mapping[str, Any]]) -> None:
@@ -213,7 +218,8 @@ class Devices:
             return
         if out is None:
             care.put_back()
-        care.out = out
+        else:
+            care.take_out(out)
         hosted = self._hosted.get(serial)
         if hosted is not None and hosted.lease is None:
             if isinstance(hosted.machine.state, OutOfServiceState):

@@ -68,8 +68,11 @@ class Worker:
         self.delivery.restore(events)
         for held in leases:
             self.holdings.add(held)
-        hooks = Hooks(self._changed, self._gone, self._posted, self._lost, self._step)
-        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config, care=care)
+        keep = store.save_out_of_service
+        told = self._changed, self._gone, self._posted, self._lost, self._step
+        hooks = Hooks(*told, lambda serial, out: watch(keep(serial, out)))
+        out = store.load_out_of_service()
+        self.devices = Devices(drivers, hooks, kinds=kinds, labels=labels, config=config, care=care, out_of_service=out)
         self._restarted = {serial: held for held in leases for serial in held.fences}
         self._sessions: set[Session] = set()
         self._began = asyncio.Event()  # some lease has begun
@@ -223,7 +226,7 @@ class Worker:
         self.holdings.release(held, serial, reason, self._clock())
         self.delivery.silence(lease_id, serial)
         self._ended.set()
-        watch(self._store.forget(lease_id) if held.ended_at is not None else self._store.save(held, self._clock()))
+        watch(self._store.save(held, self._clock()))
 
     def reboot(self, serial: str) -> None:
         """Ask the device's state to recover, in the background."""

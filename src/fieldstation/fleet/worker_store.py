@@ -1,4 +1,5 @@
-"""What a worker must still know after a kill -9: fencing numbers, leases, events that nobody confirmed."""
+"""What a worker must still know after a kill -9: fencing numbers, leases, events that nobody confirmed, which devices
+are out of service."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from fieldstation.core.store import Writer, connect, migrate, numbered
 from fieldstation.fleet.holding import Held
+from fieldstation.fleet.model import Health, OutOfService
 
 
 def _boot_id() -> str:
@@ -38,7 +40,10 @@ class WorkerStore:
         self._writer = Writer(connection)
 
     def load(self, now: float) -> tuple[dict[str, int], list[Held], list[tuple[int, str, str, str]]]:
-        """Return (fences, leases, events as (id, lease, serial, body)); call it before anything is written."""
+        """Return (fences, leases, events as (id, lease, serial, body)); call it before anything is written.
+
+        Leases that have ended are among them, without fences, for as long as they may fetch what they are owed.
+        """
         rows = self._connection.execute
         fences = {row["serial"]: row["fence"] for row in rows("SELECT serial, fence FROM fence")}
         leases = []
@@ -47,14 +52,33 @@ class WorkerStore:
             left = row["ends_uptime"] - _uptime() if same_boot else row["ends_wall"] - time.time()
             held = Held.parse({**json.loads(row["body"]), "for_s": left}, now)
             held.ours = None if row["ours"] is None else bool(row["ours"])
+            held.reasons = dict(json.loads(row["body"]).get("reasons", {}))
+            if not held.fences:
+                held.ended_at = min(held.ends_at, now)
             leases.append(held)
-        events = [tuple(row) for row in rows("SELECT id, lease, serial, body FROM event ORDER BY id")]
+        found = rows("SELECT id, lease, serial, body FROM event WHERE lease IN (SELECT id FROM lease) ORDER BY id")
+        events = [tuple(row) for row in found]
+        # Nobody can fetch what is left of leases that are forgotten.
+        self._writer.submit(lambda db: _run(db, "DELETE FROM event WHERE lease NOT IN (SELECT id FROM lease)"))
         return fences, leases, events
 
+    def load_out_of_service(self) -> dict[str, OutOfService]:
+        """Return which devices are to be left alone, by serial; call it before anything is written."""
+        rows = self._connection.execute("SELECT serial, health, reason FROM out_of_service")
+        return {row["serial"]: OutOfService(Health(row["health"]), row["reason"]) for row in rows}
+
+    def save_out_of_service(self, serial: str, out: OutOfService | None) -> Future[None]:
+        """Keep that a device is to be left alone, or no longer (None)."""
+        if out is None:
+            return self._writer.submit(lambda db: _run(db, "DELETE FROM out_of_service WHERE serial = ?", serial))
+        row = (serial, out.health.value, out.reason)
+        return self._writer.submit(lambda db: _run(db, "INSERT OR REPLACE INTO out_of_service VALUES (?, ?, ?)", *row))
+
     def save(self, held: Held, now: float) -> Future[None]:
-        """Keep a lease and raise the fencing numbers of its devices, in one transaction."""
-        body = held.body(now)
-        left = body.pop("for_s")
+        """Keep a lease and raise the fencing numbers of its devices, in one transaction. Of a lease that has ended,
+        when it ended takes the place of when it ends."""
+        body = {**held.body(now), "reasons": held.reasons}
+        left = body.pop("for_s") if held.ended_at is None else held.ended_at - now
         lease = (held.id, json.dumps(body), self._boot, _uptime() + left, time.time() + left, held.ours)
         fences = list(held.fences.items())
 
@@ -68,12 +92,13 @@ class WorkerStore:
         return self._writer.submit(job)
 
     def forget(self, lease_id: str) -> Future[None]:
-        """Drop an ended lease; its undelivered events stay."""
-        return self._writer.submit(lambda db: _run(db, "DELETE FROM lease WHERE id = ?", lease_id))
+        """Drop a lease that ended long ago, and what nobody has fetched of it."""
 
-    def forget_events(self, lease_id: str) -> Future[None]:
-        """Drop the events of a lease that nobody will fetch any more."""
-        return self._writer.submit(lambda db: _run(db, "DELETE FROM event WHERE lease = ?", lease_id))
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM lease WHERE id = ?", (lease_id,))
+            db.execute("DELETE FROM event WHERE lease = ?", (lease_id,))
+
+        return self._writer.submit(job)
 
     def new_event_id(self) -> int:
         """Return a number that no stored event has."""

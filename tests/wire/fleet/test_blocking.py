@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -14,9 +15,11 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fake_fleet
 import pytest
 
+from fieldstation.core.blocking import portal
 from fieldstation.fleet import (
     BaseClient,
     Event,
@@ -27,6 +30,9 @@ from fieldstation.fleet import (
     register,
 )
 from fieldstation.fleet.blocking.handlers import AbstractEventHandler
+from fieldstation.fleet.client.address import parse_all
+from fieldstation.fleet.client.http import new_session
+from fieldstation.fleet.client.line import Line
 from fieldstation.fleet.errors import ControlUnreachableError, NotEnoughDevicesError
 
 LOGGER = logging.getLogger("test")
@@ -303,4 +309,27 @@ def test_a_dead_server_does_not_hold_up_the_end(served: Any) -> None:
     served.call(served.__aexit__())
     _, errors = process.communicate(timeout=25)
     assert process.returncode == 0
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
+
+
+@pytest.mark.timeout(60)
+def test_a_line_that_failed_does_not_close_the_session_of_the_others_when_it_is_collected() -> None:
+    """The library's client did, in a thread without a running loop such as this one: "Session is closed" ever after."""
+    here = asyncio.new_event_loop()
+    asyncio.set_event_loop(here)
+    session = portal.call(opened())
+    gc.disable()
+    try:
+        line = Line(session, lambda: parse_all("http://127.0.0.1:9", None), auth=dict, on_event=print)
+        assert portal.call(line._connect()) is None
+        gc.collect()
+        assert not session.closed
+    finally:
+        gc.enable()
+        portal.call(session.close())
+        asyncio.set_event_loop(None)
+        here.close()
+
+
+async def opened() -> aiohttp.ClientSession:
+    return new_session()

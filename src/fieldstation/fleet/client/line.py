@@ -164,3 +164,7 @@ async def _hang_up(client: socketio.AsyncClient) -> None:
             await client.disconnect()
     except (exceptions.SocketIOError, aiohttp.ClientError, TimeoutError, OSError):
         log.debug("a line did not close in order", exc_info=True)
+    finally:
+        # The library's client closes whatever session it still knows when it is collected, in whichever thread that
+        # happens: ours, which other lines and requests use.
+        client.eio.http = None

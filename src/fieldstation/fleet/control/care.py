@@ -31,14 +31,16 @@ class Care:
         self.command_s = command_s
         self._put_back: set[str] = set()  # until their worker reports them as anything but quarantined
 
-    def seen(self, device: Device) -> Device:
+    def seen(self, device: Device, *, hello: bool = False) -> Device:
         """A worker reports a device: note a quarantine that is news, and return what is to be known of the device."""
         serial = device.serial
-        if device.health is not Health.QUARANTINED:
+        if hello or device.health is not Health.QUARANTINED:
             self._put_back.discard(serial)
-        elif serial in self._put_back:  # sent before the worker heard of it
+        if device.health is not Health.QUARANTINED:
+            return device
+        if serial in self._put_back:  # sent before the worker heard of it
             return replace(device, health=Health.DEGRADED, reason="")
-        elif serial not in self.index.out_of_service:
+        if serial not in self.index.out_of_service:
             out = OutOfService(Health.QUARANTINED, device.reason, since=datetime.now(UTC))
             self.record.set_service(serial, out)
             self.record.audit(Entry("quarantined", serial, device.worker, detail=device.reason))
@@ -86,7 +88,7 @@ class Care:
         worker = self.index.workers[device.worker]
         if worker.state is not WorkerState.ONLINE:
             known = self.index.out_of_service.get(serial)
-            if worker.state is WorkerState.UNREACHABLE and known is not None and known.health is Health.QUARANTINED:
+            if known is not None and known.health is Health.QUARANTINED:
                 raise WorkerUnreachableError(worker=worker.name, what=f"putting {serial} back")
             return  # it hears it at its next hello
         body = {"serial": serial, "health": None if out is None else out.health.value}

@@ -25,6 +25,7 @@ from fieldstation.fleet.store.ledger import Entry
 
 log = logging.getLogger(__name__)
 
+BEATS_OF_ONE = 1.5  # a worker of the same name and address that was not heard for so long may have been restarted
 GRIEF = (say.FAILURE, say.END)  # what holders hear of a lost device, as today's control tells it
 
 
@@ -102,10 +103,9 @@ class Lines:
         """A worker is there, with all it has. The answer holds all leases that control knows on it."""
         authorize(principal, Role.OPERATOR, "serving as a worker")
         before, line = self.index.workers.get(worker.name), self.open.get(worker.name)
-        other = line is not None and line.connection != connection
-        if other and before is not None and before.url != worker.url and before.state is WorkerState.ONLINE:
-            raise NameTakenError(name=worker.name, url=before.url)
         now = time.monotonic()
+        if line is not None and before is not None and line.connection != connection:
+            self._refuse_another(before, worker, now - line.heard_at)
         self.open[worker.name] = Line(connection, now)
         self.expected.discard(worker.name)
         if not self.expected:
@@ -135,6 +135,13 @@ class Lines:
         log.debug("worker %s knows %d leases", worker.name, len(known_leases))
         current = [self.leases.as_line(holding) for holding in self.index.holdings_on(worker.name)]
         return {"leases": current, "beat_s": self.beat_s, "out_of_service": self.care.listed()}
+
+    def _refuse_another(self, before: Worker, worker: Worker, unheard_s: float) -> None:
+        """Keep two workers of one name apart: the one that is heard has it. The same address alone proves nothing, it
+        may be that of a router; a restarted worker is another process too, but the one before it beats no more."""
+        same = before.url == worker.url and (before.boot == worker.boot or unheard_s > BEATS_OF_ONE * self.beat_s)
+        if before.state is WorkerState.ONLINE and not same:
+            raise NameTakenError(name=worker.name, url=before.url)
 
     async def _await_return(self, worker: str, serial: str) -> None:
         """A restarted worker finds its devices one by one: a leased one fails only when it stays away."""
@@ -168,7 +175,7 @@ class Lines:
 
     def _report(self, worker: str, device: Device, *, trusted: bool = False) -> None:
         known = self.index.devices.get(device.serial)
-        device = self.care.seen(device)
+        device = self.care.seen(device, hello=trusted)
         self._absent.discard(device.serial)
         if known is not None and known.worker != worker:
             other = self.index.workers[known.worker]

@@ -19,6 +19,7 @@ from fieldstation.fleet.store.ledger import Entry
 
 WAIT_LIMIT_S = 15.0
 REMEMBER_S = 30.0
+LOOK_S = 1.0  # how often we look whether those who wait have hung up
 
 Gone = Callable[[], Awaitable[bool]]  # tells whether the one who asked has hung up
 
@@ -111,11 +112,16 @@ class Reservations:
                     return self._again(want.holder, place.ticket) or self.queue.describe(place)
                 if self.queue.closed:
                     return self.queue.describe(place)
+                left_s = deadline - time.monotonic()
                 try:
-                    async with asyncio.timeout(deadline - time.monotonic()):
+                    async with asyncio.timeout(min(left_s, LOOK_S)):
                         await turn.wait()
                 except TimeoutError:
-                    return self.queue.describe(place)
+                    hung_up = await gone()
+                    if hung_up and ticket is None:
+                        self.queue.leave(place)  # nobody was ever told the ticket to come back with
+                    if hung_up or left_s <= LOOK_S:
+                        return self.queue.describe(place)
         finally:
             self.queue.hold(place, -1)
             # A broken line may have brought the same ticket back already; one who does not wait at all means it.

@@ -28,7 +28,7 @@ class CareSettings:
 class Care:
     """The ladder of one serial. It outlives the device, which may be unplugged and come back.
 
-    `say(step, detail)` enters a line into the device's history.
+    `say(step, detail)` enters a line into the device's history; `keep(out)` puts on disk whether it is out of service.
     """
 
     def __init__(
@@ -36,11 +36,13 @@ class Care:
         serial: str = "",
         settings: CareSettings | None = None,
         say: Callable[[str, str], None] = lambda step, detail: None,
+        keep: Callable[[OutOfService | None], None] = lambda out: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.serial = serial
         self.settings = settings or CareSettings()
         self.note = say
+        self._keep = keep
         self.out: OutOfService | None = None
         self.place: Place | None = None  # where it was last plugged in
         self.sick = False  # it was broken and is not ready again
@@ -72,11 +74,17 @@ class Care:
 
     def quarantine(self, reason: str) -> None:
         """Take the device out until an operator puts it back."""
-        self.out = OutOfService(Health.QUARANTINED, reason)
+        self.take_out(OutOfService(Health.QUARANTINED, reason))
         self.note(Rung.QUARANTINE.value, reason)
+
+    def take_out(self, out: OutOfService) -> None:
+        """Leave the device alone from now on, also after a restart."""
+        self.out = out
+        self._keep(out)
 
     def put_back(self) -> None:
         """An operator trusts the device again: the ladder begins at its foot."""
         self.out = None
+        self._keep(None)
         self.sick = False
         self._tried.clear()

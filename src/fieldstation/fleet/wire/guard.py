@@ -52,7 +52,8 @@ class Guard:
     """Refuses with 403 what a foreign web page sends, with 401 an unknown or missing token; puts the principal into
     the scope. `nobody` is who acts without a token, None where everybody needs one. What begins with a prefix in
     `late` is let through without a principal: a Socket.IO hand-shake may carry the token, and people without one must
-    reach the page where they log in. `session` tells whose session a cookie is, where people can log in."""
+    reach the page where they log in. There a token that is `foreign` passes too, for others to judge. `session` tells
+    whose session a cookie is, where people can log in."""
 
     def __init__(
         self,
@@ -62,12 +63,14 @@ class Guard:
         nobody: Principal | None,
         hosts: Collection[str],
         late: Collection[str] = ("/socket.io/",),
+        foreign: Callable[[str], bool] = lambda token: False,
     ) -> None:
         self.app = app
         self.authenticate = authenticate
         self.nobody = nobody
         self.hosts = hosts
         self.late = {*late}
+        self.foreign = foreign
         self.session: Authenticate | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -82,7 +85,8 @@ class Guard:
             token = presented(headers.get("authorization", ""))
             again = self._asking(token, headers.get("cookie", ""))
             principal = await again()
-            if principal is None and (token is not None or not scope["path"].startswith(tuple(self.late))):
+            strange = token is not None and not self.foreign(token)
+            if principal is None and (strange or not scope["path"].startswith(tuple(self.late))):
                 raise UnauthorizedError()
         except FieldstationError as error:
             await _refuse(scope, send, error)

@@ -146,7 +146,7 @@ class ControlLine:
             beat_s = float(answer.get("beat_s") or 5.0)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_reports(client))
-                group.create_task(self._beat(client, beat_s))
+                group.create_task(self._beat(client, url, beat_s))
                 group.create_task(self._send_logs(client))
         except (exceptions.SocketIOError, TimeoutError):
             await client.disconnect()
@@ -179,10 +179,12 @@ class ControlLine:
             self._news.clear()
             await self._news.wait()
 
-    async def _beat(self, client: socketio.AsyncClient, every_s: float) -> None:
+    async def _beat(self, client: socketio.AsyncClient, url: str, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            await self._call(client, "beat", {})
+            answer = await self._call(client, "beat", {})
+            if "error" in answer:  # control listens to another line of this name
+                raise LineError(url=url, problem=_reason([answer["error"]]))
 
     async def _send_logs(self, client: socketio.AsyncClient) -> None:
         while True:

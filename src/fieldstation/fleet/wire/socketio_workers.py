@@ -38,7 +38,7 @@ class WorkerLines:
         self.control: Control | None = None
         self._names: dict[str, tuple[str, Principal]] = {}
         self._said_hello: dict[str, str] = {}  # worker -> its socket
-        self._peers: dict[str, str] = {}  # worker -> the address that its socket comes from
+        self._peers: dict[str, str] = {}  # socket -> the address that it comes from
         self._answers: dict[str, set[asyncio.Future[Any]]] = {}
 
     def attach(self, control: Control) -> None:
@@ -69,7 +69,7 @@ class WorkerLines:
         self._serve(
             "log",
             codec.LogMessage,
-            lambda worker, message: write_remote(worker, self._peers.get(worker, ""), message.logs),
+            lambda worker, message: write_remote(worker, self._peer_of(worker), message.logs),
         )
 
     async def call(self, worker: str, event: str, argument: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
@@ -98,6 +98,9 @@ class WorkerLines:
             raise WorkerRefusedError(worker=worker, what=event, problem=problem.get("message") or problem.get("code"))
         return told
 
+    def _peer_of(self, worker: str) -> str:
+        return self._peers.get(self._said_hello.get(worker, ""), "")
+
     async def hang_up(self) -> None:
         """Close every line."""
         for sid in list(self._names):
@@ -109,12 +112,13 @@ class WorkerLines:
         name = auth.get("worker") if isinstance(auth, Mapping) else None
         if not isinstance(name, str) or not name or len(name) > 200:
             raise refused("worker is missing: the hand-shake's auth payload must be {'worker': NAME}.")
+        principal = await principal_of(self.control, environ, auth, Role.OPERATOR)
         peer = environ.get("asgi.scope", {}).get("client") or ("", 0)
-        self._peers[name] = str(peer[0])
-        self._names[sid] = name, await principal_of(self.control, environ, auth, Role.OPERATOR)
+        self._names[sid], self._peers[sid] = (name, principal), str(peer[0])
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:
         name, _ = self._names.pop(sid, ("", None))
+        self._peers.pop(sid, None)
         for answer in self._answers.pop(sid, set()):
             if not answer.done():
                 answer.set_exception(WorkerUnreachableError(worker=name, what="the last command"))

@@ -89,3 +89,5 @@ class WorkerHttp:
 
     def _delete(self, arguments: OneSerial) -> None:
         self.worker.delete(arguments.serial)
+        # A worker without control has no other way to end a quarantine; where there is one, it says so at each hello.
+        self.worker.devices.set_service(arguments.serial, None)

@@ -30,6 +30,7 @@ class FakeWorker:
         serials: tuple[str, ...] = ("A1", "A2", "A3", "A4"),
         *,
         url: str = "http://127.0.0.1:9",
+        boot: str = "1",
         kinds: tuple[str, ...] = ("pulsecount", "variance"),
         token: str | None = None,
         devices: dict[str, dict[str, Any]] | None = None,
@@ -37,6 +38,7 @@ class FakeWorker:
         self.control_url = control
         self.name = name
         self.url = url
+        self.boot = boot
         self.kinds = kinds
         self.token = token
         self.devices: dict[str, dict[str, Any]] = {serial: self.device(serial) for serial in serials}
@@ -82,7 +84,7 @@ class FakeWorker:
                 "name": self.name,
                 "url": self.url,
                 "version": "0",
-                "boot": "1",
+                "boot": self.boot,
                 "kinds": list(self.kinds),
                 "draining": False,
                 "devices": list(self.devices.values()),

@@ -1,6 +1,10 @@
 """Devices out of service and devices' histories, in control and its database."""
 
+from dataclasses import replace
+
 import pytest
+
+from fieldstation.fleet.model import WorkerState
 
 pytestmark = pytest.mark.timeout(90)
 # What a database has no part in is tested with one of them.
@@ -88,10 +92,23 @@ async def test_a_quarantine_that_a_worker_reports_stays_until_somebody_puts_the_
 @ON_ONE
 async def test_a_quarantine_is_not_lifted_behind_the_back_of_a_worker_that_is_away(api, control, worker):
     await worker.report("A1", state="broken", health="quarantined", reason="smoke")
-    control.control.lines.unreachable("bench")
-    status, told = await switch(api, "A1", False)
-    assert (status, told["error"]["code"]) == (503, "worker_unreachable")
+    for state in (WorkerState.UNREACHABLE, WorkerState.DEAD):
+        bench = control.control.index.workers["bench"]
+        control.control.record.set_worker(replace(bench, state=state))
+        status, told = await switch(api, "A1", False)
+        assert (status, told["error"]["code"]) == (503, "worker_unreachable")
+        assert await health(api, "A1") == ("quarantined", "smoke")
+
+
+@ON_ONE
+async def test_a_hello_that_still_says_quarantined_is_believed(api, worker):
+    await worker.report("A1", state="broken", health="quarantined", reason="smoke")
+    assert (await switch(api, "A1", False))[0] == 200
+    # The worker was killed before it wrote down that the device was put back.
+    ill = worker.device("A1", state="broken", health="quarantined", reason="smoke")
+    assert (await worker.hello(devices=[ill]))["out_of_service"] == {"A1": {"health": "quarantined", "reason": "smoke"}}
     assert await health(api, "A1") == ("quarantined", "smoke")
+    assert (await switch(api, "A1", False))[0] == 200
 
 
 @ON_ONE

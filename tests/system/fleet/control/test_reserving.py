@@ -142,7 +142,7 @@ async def test_clear_workers_ends_everybodys_reservations_and_tells_the_amount(a
     await api.reserve(1, name="eve")
     assert await api.get("/clear-workers") == (200, {"status": "ok"})
     await eventually(lambda: all(bob.count("reservation end", serial) for serial in serials))
-    await eventually(lambda: bob.amounts[-1] == 4)
+    await eventually(lambda: bob.amounts[-1:] == [4])
 
 
 async def test_when_the_worker_refuses_nobody_keeps_anything(api, control, worker, workers):

@@ -134,7 +134,7 @@ async def test_events_go_to_the_user_not_to_the_name(guarded, tokens, listeners)
     await ask(guarded.url, "POST", "/reserve", tokens["bob"], WANT)
     await ask(guarded.url, "POST", "/endall", tokens["bob"], {"name": "experiment"})
     await eventually(lambda: bob.count("reservation end") == 1)
-    await eventually(lambda: eve.amounts[-1] == 4)
+    await eventually(lambda: eve.amounts[-1:] == [4])
     assert eve.count("reservation end") == 0
 
 

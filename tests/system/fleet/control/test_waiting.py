@@ -121,6 +121,20 @@ async def test_one_who_hangs_up_gets_nothing(api, worker):
     assert [row["client"] for row in reservations if row["client"] == "bob"] == []
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # which has no part in it
+async def test_the_place_of_one_who_hangs_up_and_cannot_come_back_is_given_up(api, worker, monkeypatch):
+    monkeypatch.setattr("fieldstation.fleet.control.waiting.FORGET_S", 3600)
+    await api.reserve(4, name="eve")
+    wants = ({"name": "bob"}, {"name": "ann", "ticket": "mine"})
+    waiting = [asyncio.create_task(api.post("/reserve", amount=4, wait_s=15, **want, **WANT)) for want in wants]
+    await eventually(lambda: queue_length(api, 2))
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await eventually(lambda: queue_length(api, 1))
+    assert (await api.post("/reserve", amount=4, wait_s=0, **wants[1], **WANT))[1]["position"] == 1
+
+
 async def test_one_who_leaves_keeps_nothing_from_others(api, worker):
     await api.reserve(1, name="eve")
     want = {"amount": 4, "name": "bob", "ticket": "mine", "wait_s": 0, **WANT}

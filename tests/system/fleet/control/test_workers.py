@@ -209,7 +209,14 @@ async def test_a_restarted_worker_may_find_its_devices_one_by_one(start, workers
 async def test_two_workers_under_one_name_are_kept_apart(api, control, worker, workers):
     other = await workers(control.url, "bench", ("Z1",), url="http://127.0.0.1:10")
     assert "a name of its own" in other.hello_answer["error"]["message"]
+    # Both may be told to advertise one address, say that of a router.
+    other = await workers(control.url, "bench", ("Z1",), boot="2")
+    assert "a name of its own" in other.hello_answer["error"]["message"]
     assert await api.amount() == 4
+    # It is the same one, restarted: the process before it was not heard again, though its line seems to stand.
+    control.control.lines.open["bench"].heard_at -= 2 * control.control.lines.beat_s
+    assert (await other.hello())["ok"]
+    assert (await worker.say("beat", {}))["error"]["message"]
 
 
 async def test_a_device_is_at_one_worker_and_may_be_carried_to_another(api, control, worker, workers):

@@ -85,6 +85,7 @@ class FakeControl:
         self.leases: dict[str, dict[str, Any]] = {}  # what the next hello is answered with
         self.made: list[dict[str, Any]] = []  # every lease there ever was
         self.refuse: str | None = None
+        self.refuse_beats = False
         self.hellos = 0
         self.sid: str | None = None
         self.auth: Any = None
@@ -131,6 +132,8 @@ class FakeControl:
             if event == "hello" and self.refuse:
                 return {"error": {"code": self.refuse, "message": "not here"}}
             self.told.append((event, body))
+            if event == "beat" and self.refuse_beats:
+                return {"error": {"code": "bad_request", "message": "say hello first"}}
             if event == "hello":
                 self.sid = sid
                 self.hellos += 1

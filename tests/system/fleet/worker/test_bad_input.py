@@ -236,5 +236,8 @@ async def test_a_page_of_another_site_cannot_use_the_endpoints(fleet):
 
 async def test_a_lease_token_opens_none_of_the_endpoints(fleet):
     _, token = await fleet.control.assign(A)
-    headers = {"Authorization": aiohttp.encode_basic_auth("lease", token)}
-    assert (await ask(fleet, "GET", "/delete", {"serial": A}, headers=headers))[0] == 403
+    for lease in (token, "fsl_made_up"):
+        headers = {"Authorization": aiohttp.encode_basic_auth("lease", lease)}
+        assert (await ask(fleet, "GET", "/delete", {"serial": A}, headers=headers))[0] == 401
+        assert (await ask(fleet, "GET", "/metrics", headers=headers))[0] == 401
+        assert (await ask(fleet, "GET", "/health", headers=headers))[1] == {"ok": True}

@@ -60,3 +60,19 @@ async def test_a_line_that_was_silent_for_too_long_is_made_anew(
             keeping.cancel()
             await asyncio.wait([keeping])
             await asyncio.to_thread(between.close)
+
+
+async def test_a_worker_whose_name_another_one_has_taken_says_hello_again(fleet_parts: Any) -> None:
+    fake_control, _ = fleet_parts
+    async with fake_control() as control:
+        worker = Stub()
+        kept = ControlLine(worker, [control.url], backlog=LogBacklog())  # type: ignore[arg-type]
+        keeping = asyncio.create_task(kept.run())
+        try:
+            await eventually(lambda: control.said("beat"), 30)
+            control.refuse_beats = True
+            await eventually(lambda: worker.greeted >= 2 or keeping.done(), 30)
+            assert not keeping.done(), keeping.exception()
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])

@@ -1,13 +1,17 @@
 """Kill what can be killed, cut what can be cut, and count what arrives."""
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from fieldstation.core.security import Role, TokenFile
@@ -52,29 +56,33 @@ async def _accepted(holder, serial, numbers):
     return "error" not in await holder.evaluate(serial, *numbers)
 
 
-async def test_results_nobody_fetched_survive_kill_9(own):
+async def test_results_nobody_fetched_survive_kill_9_also_those_of_a_reservation_that_has_ended(own):
     _, token = await own.control.assign(A)
-    async with own.hold(token) as holder:
-        await holder.until("initialized", A)
+    ended, old = await own.control.assign(B)
+    async with own.hold(token, old) as holder:
+        await asyncio.gather(holder.until("initialized", A), holder.until("initialized", B))
         holder.deaf = True
-        await holder.evaluate(A, *range(25))
-        await asyncio.sleep(0)
+        await holder.evaluate([A, B], *range(25))
         held = Path(own.worker.folder / "state/worker.db")
-        await eventually(lambda: _stored(held) == 25, 20, what="25 results on disk")
+        await eventually(lambda: _stored(held) == 50, 20, what="50 results on disk")
+        await own.control.release(ended)
+        await own.control.available(B)
         await own.worker.kill()
     await own.restart()
-    async with own.hold(token) as again:
-        assert await again.until_results(A, 25) == right(again, A, *range(25))
+    async with own.hold(token, old) as again:
+        for serial in (A, B):
+            assert await again.until_results(serial, 25) == right(again, serial, *range(25))
+        assert await refusal(again, B) == "ended"
     await eventually(lambda: _stored(held) == 0, what="delivered results to be gone from disk")
 
 
-def _stored(path):
-    import json
-    import sqlite3
+def _rows(path, query):
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute(query).fetchall()
 
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM event")]
-    db.close()
+
+def _stored(path):
+    bodies = [json.loads(body) for (body,) in _rows(path, "SELECT body FROM event")]
     return sum(len(item.get("results", ())) for body in bodies for item in body["contents"])
 
 
@@ -184,6 +192,36 @@ async def test_a_full_disk_refuses_new_leases_and_leaves_the_old_ones_alone(tmp_
 
 
 # Ends
+
+
+async def test_a_quarantine_outlives_the_worker_without_control_until_the_device_is_deleted_there(own):
+    service = {"serial": A, "health": "quarantined", "reason": "smoke"}
+    assert await own.control.call("service", service) == {"ok": True}
+    held = Path(own.worker.folder / "state/worker.db")
+    await eventually(lambda: _rows(held, "SELECT serial FROM out_of_service") == [(A,)])
+    await own.worker.kill()
+    await own.control.stop()
+    await own.worker.start()
+    async with aiohttp.ClientSession(own.worker.url) as session:
+
+        async def health() -> dict[str, int]:
+            async with session.get("/health") as answer:
+                return dict((await answer.json())["health"])
+
+        await eventually(async_equal(health, {"quarantined": 1, "ok": 1}), 20)
+        async with session.post("/reboot", json={"serial": A}) as answer:
+            assert answer.status == 200
+        assert await health() == {"quarantined": 1, "ok": 1}
+        async with session.post("/delete", json={"serial": A}) as answer:
+            assert answer.status == 200
+        await eventually(async_equal(health, {"ok": 2}), 20)
+
+
+def async_equal(ask, expected):
+    async def same() -> bool:
+        return await ask() == expected
+
+    return same
 
 
 async def test_a_graceful_shutdown_waits_for_holders_and_ends_the_process(own):
