@@ -118,17 +118,3 @@ def read(model: type[M], data: object) -> M:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "argument"
         raise BadRequestError(field=field, problem=first["msg"].removeprefix("Value error, ")) from error
-
-
-def device_message(device: Device) -> dict[str, Any]:
-    """Return a device as the line carries it."""
-    return {
-        "serial": device.serial,
-        "driver": device.driver,
-        "state": device.state.value,
-        "health": device.health.value,
-        "reason": device.reason,
-        "kinds": list(device.kinds),
-        "labels": dict(device.labels),
-        "fence": device.fence,
-    }
