@@ -57,16 +57,10 @@ def fields_of(cls: Any) -> dict[str, Any]:
     return {}
 
 
-def from_environment(
-    cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]] | None = None
-) -> dict[str, str]:
-    """Collect `FIELDSTATION_<SECTION>_<KEY>` for the fields of `cls`, then for each alias in the order given."""
-    return {name: environ[variable] for name, variable in _variables(cls, dotted, environ, aliases or {}).items()}
-
-
 def _variables(
     cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]]
 ) -> dict[str, str]:
+    """Return field -> the variable that sets it: `FIELDSTATION_<SECTION>_<KEY>`, else the first alias that is set."""
     stem = "_".join([PREFIX, *dotted.upper().replace("-", "_").split(".")]).rstrip("_")
     found = {}
     for name in fields_of(cls):

@@ -32,7 +32,6 @@ class PipelineState:
     manifest: str
     nats_url: str
     pid: int
-    embedded: bool = True
     replicas: list[ReplicaState] = field(default_factory=list)
 
 
