@@ -160,7 +160,7 @@ async def connected(core: Any, ca: Any, name: str) -> AsyncIterator[MqttClient]:
 @contextlib.asynccontextmanager
 async def aws(core: Any, ca: Any) -> AsyncIterator[tuple[MqttClient, AwsIotRules]]:
     async with connected(core, ca, "rules") as backend, connected(core, ca, "thing-1") as thing:
-        rules = AwsIotRules(backend, lambda name: tuple(p.read_text() for p in ca.issue(name)))  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
+        rules = AwsIotRules(backend, lambda name: tuple(p.read_text() for p in ca.issue(name)))
         await rules.start()
         yield thing, rules
 

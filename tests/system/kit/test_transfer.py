@@ -164,7 +164,7 @@ HOSTILE = {
     "session without fields": HELLO + b'\n{"file": 5}\n',
     "session path": HELLO + b'\n{"file": "../x", "size": 1, "mtime": 1}\n',
     "session deep garbage": HELLO + b"\n" + b"[" * 4000 + b"\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE)
