@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field
 
+from fieldstation.core.files import write_file
 from fieldstation.station.constants import LogLevel
-from fieldstation.station.durable import write_file
 from fieldstation.station.errors import StationConfigError
 from fieldstation.station.place import current_place
 from fieldstation.station.version import Version

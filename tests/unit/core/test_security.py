@@ -40,10 +40,9 @@ def test_tokens_are_long_random_and_recognisable_in_logs():
 
 
 def test_only_the_owner_may_read_the_token_file(tokens):
-    tokens.path.parent.mkdir()
-    leftover = tokens.path.with_name("tokens.json.new")
-    leftover.touch(0o644)
     tokens.add("ann", Role.USER)
+    tokens.path.chmod(0o644)
+    tokens.add("bob", Role.USER)
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
 
 
