@@ -203,7 +203,7 @@ def status(
     """Show rates, lag, redeliveries and dead letters of each process."""
     from fieldstation.pipeline import state as states
     from fieldstation.pipeline.errors import PipelineNotRunningError
-    from fieldstation.pipeline.status import ProcessStatus, draw, rate
+    from fieldstation.pipeline.status import ProcessStatus, draw, rows_of
     from fieldstation.pipeline.wire.inspect import readings
 
     name = product_of(product, manifest)
@@ -217,27 +217,7 @@ def status(
             replicas = states.read(place, name).replicas
         except PipelineNotRunningError:
             replicas = []
-        rows = []
-        for process in plan.processes:
-            key = process.workflow, process.name
-            mine = [r for r in replicas if (r.workflow, r.process) == key]
-            running = sum(r.state == "running" for r in mine)
-            rows.append(
-                ProcessStatus(
-                    process.workflow,
-                    process.name,
-                    process.kind,
-                    f"{running}/{process.replicas}",
-                    rate(before[key], after[key], interval),
-                    after[key].lag,
-                    after[key].in_work,
-                    after[key].redelivered,
-                    after[key].dead,
-                    sum(r.restarts for r in mine),
-                    process.subscriptions,
-                )
-            )
-        return rows
+        return rows_of(plan, before, after, interval, replicas)
 
     rows = with_plan(manifest, name, place, nats_url, look)
     if as_json:
