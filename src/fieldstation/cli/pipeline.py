@@ -22,12 +22,12 @@ from fieldstation.cli.pipeline_reach import (
     json_option,
     manifest_argument,
     nats_option,
-    print_table,
     product_of,
     product_option,
     state_option,
     with_plan,
 )
+from fieldstation.cli.table import print_table
 from fieldstation.core.log import mask
 from fieldstation.core.plugins import require
 
