@@ -103,11 +103,11 @@ def unconfirmed() -> Iterator[None]:
     async def plain(self: Workers, url: str, message: bytes, callback: object = None) -> None:
         await send(self, url, message, None)
 
-    Workers.send = plain  # type: ignore[method-assign,assignment]
+    Workers.send = plain
     try:
         yield
     finally:
-        Workers.send = send  # type: ignore[method-assign]
+        Workers.send = send
 
 
 async def cost(control: str, files: list[Path], rounds: int = 7, count: int = 300) -> Row:

@@ -299,7 +299,7 @@ def reacting(folder: Path) -> list[Row]:
             rows.append(Row("a killed procedure stores again after", f"{times[0]:.2f} s (first death)",
                             "", None, "< 1 s; today 14 to 17 s"))  # fmt: skip
             new = config(broker.port)
-            new["general"] = {**new["general"], "config_revision": 2}  # type: ignore[dict-item]
+            new["general"] = {**new["general"], "config_revision": 2}
             answers.clear()
             pushed = time.perf_counter()
             client.publish("v1/devices/me/attributes", json.dumps({"configuration": new}), 1)

@@ -31,8 +31,8 @@ class Unconfirmed(WorkerSockets):
             confirmed()
 
 
-compose_worker.Worker = Unfenced  # type: ignore[misc]
-compose_worker.WorkerSockets = Unconfirmed  # type: ignore[misc]
+compose_worker.Worker = Unfenced
+compose_worker.WorkerSockets = Unconfirmed
 
 if __name__ == "__main__":
     main()

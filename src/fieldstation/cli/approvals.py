@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fieldstation.cli.table import print_table
 from fieldstation.flow.client import ApprovalsClient
 from fieldstation.flow.codec import to_json
 from fieldstation.flow.model import Approval, State, shown
@@ -39,17 +40,11 @@ def listing(control: str | None, state: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([to_json(a) for a in found], indent=1))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("id", "state", "title", "what would run", "asked by", "answers", box=box.SIMPLE_HEAD)
+    rows = []
     for a in found:
-        answers = ", ".join(f"{x.word.value} by {x.who}" for x in a.answers)
-        cells = (a.id, a.state.value, a.title, shown(a.action), a.requester, answers)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    Console().print(table)
+        answers = [f"{x.word.value} by {x.who}" for x in a.answers]
+        rows.append([a.id, a.state.value, a.title, shown(a.action), a.requester, answers])
+    print_table(["id", "state", "title", "what would run", "asked by", "answers"], rows)
 
 
 @approvals.command()

@@ -170,12 +170,14 @@ def send_file(
     A transfer that broke goes on where it broke when the command is given again. With --legacy any peer of the plain
     framing can receive, without those guarantees.
     """
+    from fieldstation.kit.transfer import drawn
+
     token = _token(token_file)
     _one_way(legacy, token)
     if listen and not legacy:
         raise TransferOptionError(problem="--listen is for peers of the plain framing; add --legacy")
     with ExitStack() as stack:
-        progress = stack.enter_context(_progress(file.name))
+        progress = stack.enter_context(drawn(file.name))
         if legacy:
             _send_plainly(file, name, "0.0.0.0" if listen else host, port, tls, ca, timeout_s, progress)  # noqa: S104 - the documented word for "listen everywhere"
             return
@@ -239,27 +241,3 @@ def sync(
         click.echo(f"refused {name}: {reason}", err=True)
     if report.refused:
         sys.exit(1)
-
-
-class _progress:  # noqa: N801 - used like a function
-    """A rich progress bar on a terminal, nothing otherwise."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        if not sys.stderr.isatty():
-            return lambda done, total: None
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True))
-        self._bar.start()
-        task = self._bar.add_task(self._name, total=None)
-        return lambda done, total: self._bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

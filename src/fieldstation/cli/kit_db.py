@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fieldstation.cli.table import print_table
 from fieldstation.core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,16 +41,7 @@ def _print(rows: Rows, as_json: bool) -> None:
         for row in rows:
             click.echo(json.dumps(row, default=_plain))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*rows.columns, box=box.SIMPLE_HEAD)
-    for row in rows:
-        # As Text: brackets in a reading are not rich's mark-up.
-        table.add_row(*(Text("" if value is None else str(_plain(value))) for value in row.values()))
-    Console().print(table)
+    print_table(rows.columns, [[_plain(value) for value in row.values()] for row in rows])
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,12 +22,12 @@ from fieldstation.cli.pipeline_reach import (
     json_option,
     manifest_argument,
     nats_option,
-    print_table,
     product_of,
     product_option,
     state_option,
     with_plan,
 )
+from fieldstation.cli.table import print_table
 from fieldstation.core.log import mask
 from fieldstation.core.plugins import require
 
@@ -99,7 +99,7 @@ def up(
     --run says. User name and password of a NATS server may stand in its address, or in the environment
     (KAI_NATS_USER, KAI_NATS_PASSWORD, KAI_NATS_TOKEN).
     """
-    from fieldstation.core.service import STOP_DEADLINE_S, run
+    from fieldstation.core.service import STOP_DEADLINE_S, Announcement, run
     from fieldstation.pipeline.config import nats_secrets
     from fieldstation.pipeline.local import PipelineService, PipelineSettings
     from fieldstation.pipeline.state import folder_of
@@ -130,32 +130,8 @@ def up(
         asyncio.run(service.provision())
         click.echo(f"{name} is provisioned on {mask(nats_url)}")
         return
-    asyncio.run(run([service, _Announce(service)], stop_deadline_s=STOP_DEADLINE_S + 8))
-
-
-class _Announce:
-    """Prints the ready line when the processes are up, which is after the pipeline service runs."""
-
-    name = "ready"
-
-    def __init__(self, service: Any) -> None:
-        self._service = service
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def run(self) -> None:
-        """Wait, tell, and be done."""
-        await self._service.until_ready()
-        sys.stdout.write(f"ready {self._service.url}\n")
-        sys.stdout.flush()
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
-
-    def health(self) -> dict[str, object]:
-        """Always well."""
-        return {"ok": True}
+    told = Announcement(service.until_ready, lambda: service.url)  # which is after it runs
+    asyncio.run(run([service, told], stop_deadline_s=STOP_DEADLINE_S + 8))
 
 
 @pipeline.command()
@@ -203,7 +179,7 @@ def status(
     """Show rates, lag, redeliveries and dead letters of each process."""
     from fieldstation.pipeline import state as states
     from fieldstation.pipeline.errors import PipelineNotRunningError
-    from fieldstation.pipeline.status import ProcessStatus, draw, rate
+    from fieldstation.pipeline.status import ProcessStatus, draw, rows_of
     from fieldstation.pipeline.wire.inspect import readings
 
     name = product_of(product, manifest)
@@ -217,27 +193,7 @@ def status(
             replicas = states.read(place, name).replicas
         except PipelineNotRunningError:
             replicas = []
-        rows = []
-        for process in plan.processes:
-            key = process.workflow, process.name
-            mine = [r for r in replicas if (r.workflow, r.process) == key]
-            running = sum(r.state == "running" for r in mine)
-            rows.append(
-                ProcessStatus(
-                    process.workflow,
-                    process.name,
-                    process.kind,
-                    f"{running}/{process.replicas}",
-                    rate(before[key], after[key], interval),
-                    after[key].lag,
-                    after[key].in_work,
-                    after[key].redelivered,
-                    after[key].dead,
-                    sum(r.restarts for r in mine),
-                    process.subscriptions,
-                )
-            )
-        return rows
+        return rows_of(plan, before, after, interval, replicas)
 
     rows = with_plan(manifest, name, place, nats_url, look)
     if as_json:

@@ -11,11 +11,11 @@ import click
 from fieldstation.cli.pipeline_reach import (
     json_option,
     nats_option,
-    print_table,
     product_option,
     state_option,
     with_bucket,
 )
+from fieldstation.cli.table import print_table
 
 
 @click.group()

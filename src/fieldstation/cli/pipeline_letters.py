@@ -13,13 +13,13 @@ from fieldstation.cli.pipeline_reach import (
     json_option,
     manifest_argument,
     nats_option,
-    print_table,
     product_of,
     product_option,
     state_option,
     with_plan,
     with_stream,
 )
+from fieldstation.cli.table import print_table
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext

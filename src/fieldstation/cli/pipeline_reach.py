@@ -75,17 +75,3 @@ def with_stream(where: dict[str, Any], use: Any) -> Any:
         return await use(js, streams[0])
 
     return with_plan(manifest, product, folder_of(product, where["folder"]), where["nats_url"], call)
-
-
-def print_table(columns: list[str], rows: list[list[Any]]) -> None:
-    """Print a table for people; `--json` is for programs."""
-    import shutil
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    # Never narrower than the table needs: a cut number is worse than a wrapped line.
-    Console(width=max(shutil.get_terminal_size().columns, 120)).print(table)

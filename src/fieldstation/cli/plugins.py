@@ -6,6 +6,7 @@ import json
 
 import click
 
+from fieldstation.cli.table import print_table
 from fieldstation.core.plugins import listing
 
 
@@ -17,10 +18,7 @@ def plugins(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([plugin._asdict() for plugin in found], indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("group", "name", "from", "problem", box=None)
-    for plugin in found:
-        table.add_row(plugin.group, plugin.name, plugin.distribution, plugin.problem or "")
-    Console().print(table)
+    print_table(
+        ["group", "name", "from", "problem"],
+        [[plugin.group, plugin.name, plugin.distribution, plugin.problem] for plugin in found],
+    )

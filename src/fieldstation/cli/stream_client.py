@@ -109,7 +109,7 @@ def reflect(**options: Any) -> None:
     async def work(client: Any, hosts: list[str] | None) -> bool:
         from rich.console import Console
 
-        Console().print(await client.reflect_services(hosts), highlight=False)
+        Console().print(await client.reflect_services(hosts), highlight=False, markup=False)
         return True
 
     run(options, work)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fieldstation.core.errors import ConfigError
+from fieldstation.core.errors import ConfigError, first_problem
 
 T = TypeVar("T")
 
@@ -57,16 +57,10 @@ def fields_of(cls: Any) -> dict[str, Any]:
     return {}
 
 
-def from_environment(
-    cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]] | None = None
-) -> dict[str, str]:
-    """Collect `FIELDSTATION_<SECTION>_<KEY>` for the fields of `cls`, then for each alias in the order given."""
-    return {name: environ[variable] for name, variable in _variables(cls, dotted, environ, aliases or {}).items()}
-
-
 def _variables(
     cls: Any, dotted: str, environ: Mapping[str, str], aliases: Mapping[str, Iterable[str]]
 ) -> dict[str, str]:
+    """Return field -> the variable that sets it: `FIELDSTATION_<SECTION>_<KEY>`, else the first alias that is set."""
     stem = "_".join([PREFIX, *dotted.upper().replace("-", "_").split(".")]).rstrip("_")
     found = {}
     for name in fields_of(cls):
@@ -163,13 +157,9 @@ def load(
 
 
 def _explain(error: Exception, source: str, sources: Mapping[str, str]) -> ConfigError:
-    details = getattr(error, "errors", None)
-    if details is None:
-        return ConfigError(f"{source[:1].upper()}{source[1:]} is wrong: {error}.")
-    first = details()[0]
-    path = [str(part) for part in first["loc"]]
-    where = sources.get(path[0], source) if path else source
-    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not path:
-        return ConfigError(f"{where[:1].upper()}{where[1:]} is wrong: {problem}.")
-    return ConfigError(key=repr(".".join(path)), source=where, problem=problem[:1].lower() + problem[1:])
+    key, problem = first_problem(error)
+    problem = problem.rstrip(".")
+    if not key:
+        return ConfigError(f"{source[:1].upper()}{source[1:]} is wrong: {problem}.")
+    where = sources.get(key.partition(".")[0], source)
+    return ConfigError(key=repr(key), source=where, problem=problem[:1].lower() + problem[1:])

@@ -47,6 +47,18 @@ def _rebuild(cls: type[FieldstationError], message: str, fields: dict[str, objec
     return cls(message, **fields)
 
 
+def first_problem(error: Exception) -> tuple[str, str]:
+    """Return (dotted field, what is wrong with it) of the first mistake in a pydantic ValidationError.
+
+    The field is empty for a mistake of the whole, and for an error of another kind.
+    """
+    details = getattr(error, "errors", None)
+    if details is None:
+        return "", str(error)
+    first = details()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+
+
 class ConfigError(FieldstationError):
     """The setting {key} in {source} is wrong: {problem}."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fieldstation.core.errors import FieldstationError, InsecureBindError
+from fieldstation.core.files import write_file
 
 TOKEN_VARIABLE = "FIELDSTATION_TOKEN"  # noqa: S105 - the name of an environment variable
 TOKEN_PREFIX = "fst_"  # noqa: S105 - the mark by which logs recognise and mask a token, not a secret
@@ -187,18 +188,8 @@ class TokenFile:
 
     def _write(self, entries: Mapping[str, Principal]) -> None:
         text = json.dumps({key: {"user": p.user, "role": p.role.name.lower()} for key, p in entries.items()}, indent=1)
-        temporary = self.path.with_name(self.path.name + ".new")
         try:
-            temporary.unlink(missing_ok=True)  # what a crash left behind may have other permissions
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(folder)  # a token that was revoked stays so after a power cut
-            os.close(folder)
+            write_file(self.path, text, 0o600)  # a token that was revoked stays so after a power cut
         except OSError as error:
             raise TokenFileError(path=self.path, problem=error) from error
 

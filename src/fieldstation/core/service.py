@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,38 @@ def _end_process() -> None:
     os._exit(1)
 
 
+class Announcement:
+    """Prints `ready <url>` once `until_ready` returns; a service beside one that is ready later than it is started."""
+
+    name = "ready"
+
+    def __init__(self, until_ready: Callable[[], Awaitable[None]], url: Callable[[], str]) -> None:
+        self._until_ready = until_ready
+        self._url = url
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def run(self) -> None:
+        """Wait, tell, and be done."""
+        await self._until_ready()
+        say_ready(self._url())
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def health(self) -> dict[str, object]:
+        """Always well."""
+        return {"ok": True}
+
+
+def say_ready(url: str) -> None:
+    """Print the line by which whoever started us knows that work is accepted."""
+    with contextlib.suppress(BrokenPipeError):  # whoever started us may have stopped reading
+        sys.stdout.write(f"ready {url}\n")
+        sys.stdout.flush()
+
+
 async def run(
     services: Sequence[Service], *, ready_url: Callable[[], str] | None = None, stop_deadline_s: float = STOP_DEADLINE_S
 ) -> None:
@@ -139,9 +171,7 @@ async def run(
 
     def ready() -> None:
         if ready_url is not None:
-            with contextlib.suppress(BrokenPipeError):  # whoever started us may have stopped reading
-                sys.stdout.write(f"ready {ready_url()}\n")
-                sys.stdout.flush()
+            say_ready(ready_url())
 
     main = asyncio.create_task(serve(services, ready=ready, stop_deadline_s=stop_deadline_s))
     await until_signalled(main, hard_end_s=stop_deadline_s + HARD_END_AFTER_S)

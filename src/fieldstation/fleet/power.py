@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fieldstation.core.children import output_of
 from fieldstation.fleet.errors import FleetError
 
 PLACEHOLDERS = ("serial", "location", "port")
@@ -75,26 +75,12 @@ class PowerHook:
 
     async def _run(self, serial: str, words: Sequence[str]) -> None:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )
+            code, said = await output_of(*words, timeout_s=self.timeout_s)
+        except TimeoutError as error:
+            problem = f"{words[0]} did not end within {self.timeout_s:g} s"
+            raise PowerCycleError(serial=serial, problem=problem) from error
         except OSError as error:
             raise PowerCycleError(serial=serial, problem=f"{words[0]}: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                said, _ = await process.communicate()
-        except TimeoutError as error:
-            raise PowerCycleError(
-                serial=serial, problem=f"{words[0]} did not end within {self.timeout_s:g} s"
-            ) from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode:
-            text = said.decode(errors="replace").strip()[-SAID:] or "it said nothing"
-            raise PowerCycleError(serial=serial, problem=f"{words[0]} ended with code {process.returncode}: {text}")
+        if code:
+            text = said[-SAID:] or "it said nothing"
+            raise PowerCycleError(serial=serial, problem=f"{words[0]} ended with code {code}: {text}")

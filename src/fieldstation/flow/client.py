@@ -22,13 +22,13 @@ from typing import Any
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.log import mask
 from fieldstation.core.retry import Backoff
+from fieldstation.core.security import TOKEN_VARIABLE
 from fieldstation.flow import errors
 from fieldstation.flow.codec import from_json
 from fieldstation.flow.model import Approval, State
 from fieldstation.kit.environment import setting
 
 CONTROL_VARIABLE = "FIELDSTATION_CONTROL"
-TOKEN_VARIABLE = "FIELDSTATION_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 
 _KNOWN: dict[str, type[FieldstationError]] = {
     cls.code: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, FieldstationError)

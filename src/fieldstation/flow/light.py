@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
+from fieldstation.core.files import write_file
 from fieldstation.core.retry import Backoff
 from fieldstation.flow.errors import BadRequestError, PrefectUnreachableError
 from fieldstation.flow.prefect_api import COMMAND_ENTRYPOINT, FINAL, PrefectApi, as_markdown
@@ -173,12 +174,7 @@ class LightWorker:
     # -- after a crash
 
     def _write(self, entry: dict[str, Any]) -> None:
-        part = self._journal.with_suffix(".part")
-        with part.open("w") as file:
-            json.dump(entry, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._journal)
+        write_file(self._journal, json.dumps(entry))
 
     def _recover(self) -> None:
         try:

@@ -6,13 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from prefect import task
 
+from fieldstation.core.children import die_with_parent, end
 from fieldstation.core.errors import DeadlineError
 from fieldstation.core.plugins import require
 from fieldstation.flow.errors import BadRequestError, PipelineStartError
@@ -119,7 +120,6 @@ async def _address(manifest: Path, product: str, folder: Path, nats: str, run: M
     if nats or (nats := running(folder, product)):
         yield nats
         return
-    from fieldstation.pipeline.orphans import die_with_parent
 
     words = ["--product", product, "--state", str(folder), *(f"--run={key}={value}" for key, value in run.items())]
     with TemporaryFile() as errors:
@@ -136,7 +136,7 @@ async def _address(manifest: Path, product: str, folder: Path, nats: str, run: M
             url = await _ready(child, errors, manifest, folder, product)
             yield url
         finally:
-            await asyncio.shield(_stop(child))
+            await asyncio.shield(end(child, STOP_S))
 
 
 async def _ready(child: asyncio.subprocess.Process, errors: IO[bytes], manifest: Path, folder: Path, name: str) -> str:
@@ -151,18 +151,6 @@ async def _ready(child: asyncio.subprocess.Process, errors: IO[bytes], manifest:
     lines = errors.read().decode(errors="replace").split("\n")
     problem = next((line for line in reversed(lines) if line.strip()), f"exit code {child.returncode}")
     raise PipelineStartError(manifest=manifest, problem=problem.strip())
-
-
-async def _stop(child: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        child.terminate()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await child.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
 
 
 def running(folder: Path, product: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fieldstation.core.files import write_file
 from fieldstation.kit.aws_requests import AwsRequests
 from fieldstation.kit.mqtt import MqttClient
 
@@ -39,15 +39,7 @@ async def provision(
 
 
 def _keep(folder: Path, certificate: str, key: str) -> tuple[Path, Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    return _write(folder / "certificate.pem", certificate, 0o644), _write(folder / "private.key", key, 0o600)
-
-
-def _write(path: Path, text: str, mode: int) -> Path:
-    part = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    return path
+    files = folder / "certificate.pem", folder / "private.key"
+    write_file(files[0], certificate)
+    write_file(files[1], key, 0o600)
+    return files

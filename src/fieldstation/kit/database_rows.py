@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldstation.core.files import replacing
 from fieldstation.core.plugins import require
 
 if TYPE_CHECKING:
@@ -42,21 +42,13 @@ class Rows(list[dict[str, Any]]):
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
     """Write a CSV file with a head line, times as ISO 8601; returns the number of rows. Complete or not at all."""
-    part = path.with_name(path.name + ".part")
     count = 0
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            for row in rows:
-                writer.writerow([_text(value) for value in row])
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_text(value) for value in row])
+            count += 1
     return count
 
 
@@ -70,11 +62,10 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[An
     """Write a Parquet file in row groups, so that memory stays flat; returns the number of rows."""
     pyarrow: Any = require("pyarrow", extra="frames", feature="The Parquet export")
     parquet: Any = require("pyarrow.parquet", extra="frames", feature="The Parquet export")
-    part = path.with_name(path.name + ".part")
     count = 0
     writer: Any = None
     remaining = iter(rows)
-    try:
+    with replacing(path) as part:
         while batch := list(islice(remaining, _ROW_GROUP)):
             data = {name: [row[index] for row in batch] for index, name in enumerate(columns)}
             table = pyarrow.table(data, schema=writer.schema if writer is not None else None)
@@ -86,8 +77,4 @@ def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[An
             parquet.write_table(pyarrow.table({name: [] for name in columns}), part)
         else:
             writer.close()
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return count

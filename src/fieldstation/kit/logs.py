@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import os
 import queue
@@ -223,8 +222,3 @@ class LogFileHandler(logging.Handler):
 
 
 _PLAIN = logging.Formatter("%(message)s")
-
-
-def json_line(**fields: object) -> str:
-    """Return a message of names and values as one JSON text, for logs that a program reads."""
-    return json.dumps(fields, default=str)

@@ -63,8 +63,8 @@ def ask_for_approval(prompt: str, channel: str | None = None) -> dict[str, Any]:
         {
             "type": "actions",
             "elements": [
-                _button("Approve", "primary", "approve", APPROVE),
-                _button("Deny", "danger", "deny", DENY),
+                button("Approve", "primary", "approve", APPROVE),
+                button("Deny", "danger", "deny", DENY),
             ],
         },
         {
@@ -81,7 +81,8 @@ def ask_for_approval(prompt: str, channel: str | None = None) -> dict[str, Any]:
         return {}
 
 
-def _button(text: str, style: str, value: str, action_id: str) -> dict[str, Any]:
+def button(text: str, style: str, value: str, action_id: str) -> dict[str, Any]:
+    """Return Slack's block element of a button; a press sends `value` and `action_id` back."""
     return {
         "type": "button",
         "text": {"type": "plain_text", "text": text},

@@ -17,7 +17,8 @@ import logging
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import overload
 
@@ -198,7 +199,7 @@ def send_file(
         except OSError as error:
             raise TargetError(f"The file {path} cannot be read: {error.strerror}.") from error
         size = path.stat().st_size
-        report = stack.enter_context(_bar(path.name)) if progress is True else progress or None
+        report = stack.enter_context(drawn(path.name)) if progress is True else progress or None
         send_file_size(sock, size)
         if send_content(sock, file, 0, size, timeout_s=timeout_s, progress=report) != size:
             raise FileChangedError(path=path)
@@ -270,32 +271,27 @@ def receive_to(
     """Read CONTENT of `size` bytes into the file at `path`, which appears when it is complete and on disk."""
     check_space(path.parent, size)
     with ExitStack() as stack:
-        report = stack.enter_context(_bar(path.name)) if progress is True else progress or None
+        report = stack.enter_context(drawn(path.name)) if progress is True else progress or None
         file = stack.enter_context(replacing(path))
         read_into(sock, size, lambda data: write_all(file, data, path), timeout_s=timeout_s, progress=report)
 
 
-class _bar:  # noqa: N801 - used like a function
-    """A progress bar on stderr, redrawn ten times a second; without a terminal it draws nothing."""
+@contextmanager
+def drawn(name: str) -> Iterator[Progress]:
+    """Yield what draws a progress bar on stderr, ten times a second; without a terminal it draws nothing."""
+    last = 0.0
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._last = 0.0
-
-    def __enter__(self) -> Progress:
-        return self._draw if sys.stderr.isatty() else lambda done, total: None
-
-    def __exit__(self, *_: object) -> None:
-        if self._last:
-            sys.stderr.write("\n")
-
-    def _draw(self, done: int, total: int) -> None:
+    def draw(done: int, total: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        if done == total or now - self._last > 0.1:
-            self._last = now
-            filled = 30 * done // max(total, 1)
-            line = (
-                f"\r{self._name[:30]:<30} [{'#' * filled:<30}] {100 * done // max(total, 1):>3} % {done / 1e6:,.1f} MB"
-            )
-            sys.stderr.write(line)
+        if done == total or now - last > 0.1:
+            last = now
+            filled, percent = 30 * done // max(total, 1), 100 * done // max(total, 1)
+            sys.stderr.write(f"\r{name[:30]:<30} [{'#' * filled:<30}] {percent:>3} % {done / 1e6:,.1f} MB")
             sys.stderr.flush()
+
+    try:
+        yield draw if sys.stderr.isatty() else lambda done, total: None
+    finally:
+        if last:
+            sys.stderr.write("\n")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fieldstation.core.files import sync
 from fieldstation.kit.transfer_model import PART_PREFIX, NoSpaceError, TargetError, safe_relative
 
 
@@ -63,11 +64,7 @@ def finish(part: Path, path: Path, *, durable: bool = True) -> None:
     except OSError as error:
         raise TargetError(path=path, problem=error.strerror or error) from error
     if durable:
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path.parent)
 
 
 def write_all(file: BinaryIO, data: memoryview, path: Path) -> None:

@@ -12,9 +12,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fieldstation.core.children import die_with_parent, end
 from fieldstation.core.errors import MissingExtraError
 from fieldstation.pipeline.errors import BrokerError
-from fieldstation.pipeline.orphans import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +98,8 @@ class Broker:
     async def stop(self) -> None:
         """End the server; it flushes its store first."""
         process, self.process = self.process, None
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await end(process, STOP_S)
 
     def kill(self) -> None:
         """End the server as a crash would; for tests of what survives one."""

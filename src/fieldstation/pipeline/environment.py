@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fieldstation.core.errors import first_problem
 from fieldstation.pipeline.config import NodeConfig, leaves
 from fieldstation.pipeline.errors import NodeConfigError, NodeConfigFileError
 from fieldstation.pipeline.model import Process, ProcessType
@@ -53,10 +54,9 @@ def build(values: Mapping[str, Any]) -> NodeConfig:
     try:
         config = NodeConfig.model_validate(sections)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        missing = first["type"] == "missing"
-        problem = f"{key} is missing" if missing else f"{key} is wrong ({first['msg'].removeprefix('Value error, ')})"
+        key, told = first_problem(error)
+        missing = error.errors()[0]["type"] == "missing"
+        problem = f"{key} is missing" if missing else f"{key} is wrong ({told})"
         raise NodeConfigError(problem=problem, key=key, variable=variable(key)) from error
     return _complete(config)
 

@@ -162,10 +162,6 @@ class PredictionNotFoundError(PipelineError):
     """There is no prediction {id}."""
 
 
-class NoMessageError(PipelineError):
-    """{what} works only while a message is being handled."""
-
-
 # The local manager.
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from fieldstation.core.files import write_file
 from fieldstation.pipeline.errors import StorageError
 from fieldstation.pipeline.model import Process
 from fieldstation.pipeline.persistent import ObjectInfo, Stored
@@ -46,8 +47,8 @@ class FolderBackend:
         about = {"metadata": dict(metadata), "expires": expires.isoformat() if expires else None}
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            _write(directory / (version + _META), json.dumps(about).encode())
-            _write(directory / version, data)
+            write_file(directory / (version + _META), json.dumps(about))
+            write_file(directory / version, data)
         except OSError as error:
             raise StorageError(what=f"folder {self._folder}", problem=error.strerror or error) from error
         return ObjectInfo(key, version, expires)
@@ -103,12 +104,3 @@ class FolderBackend:
                     continue
                 yield Stored(ObjectInfo(key, name, expires), about["metadata"], latest)
                 latest = False
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

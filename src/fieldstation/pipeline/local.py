@@ -70,7 +70,6 @@ class PipelineService:
             )
             await self._broker.start()
         self._state.nats_url = settings.nats or (self._broker.url if self._broker else "")
-        self._state.embedded = not settings.nats
         await self.provision()
         self._write()
         for process in self.plan.processes:

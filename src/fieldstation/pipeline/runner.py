@@ -226,7 +226,7 @@ class MessageRunner:
         self.counts.failed += 1
         text = self._text(work, work.error)
         if self._final(work, work.error):
-            self._give_up(work, lane, text)
+            self._give_up(work, text)
             return
         self.counts.retried += 1
         delay = self._backoff.delay(work.tries - 1)
@@ -245,7 +245,7 @@ class MessageRunner:
         sender = work.message.from_node if work.message is not None else ""
         return f"error in node {sender} executing {error.stage} for node {self._process.name}: {error.cause}"
 
-    def _give_up(self, work: Work, lane: Lane, text: str) -> None:
+    def _give_up(self, work: Work, text: str) -> None:
         """Publish the ERROR and the dead letter; acknowledge when the server has both."""
         log.error("%s; given up after %d tries", text, work.tries, exc_info=work.error)
         self.counts.dead += 1

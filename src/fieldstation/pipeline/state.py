@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fieldstation.core.files import write_file
 from fieldstation.pipeline.errors import PipelineNotRunningError
 
 
@@ -32,7 +33,6 @@ class PipelineState:
     manifest: str
     nats_url: str
     pid: int
-    embedded: bool = True
     replicas: list[ReplicaState] = field(default_factory=list)
 
 
@@ -46,10 +46,7 @@ def folder_of(product: str, base: Path | None) -> Path:
 
 def write(folder: Path, state: PipelineState) -> None:
     """Replace the state file in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "state.json.new"
-    temporary.write_text(json.dumps(asdict(state), indent=1))
-    temporary.replace(folder / "state.json")
+    write_file(folder / "state.json", json.dumps(asdict(state), indent=1), durable=False)
 
 
 def read(folder: Path, product: str) -> PipelineState:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fieldstation.pipeline.plan import Plan
+from fieldstation.pipeline.state import ReplicaState
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -32,6 +35,41 @@ class ProcessStatus:
     dead_letters: int
     restarts: int
     hears: Sequence[str]
+
+
+def rows_of(
+    plan: Plan,
+    before: Mapping[tuple[str, str], Reading],
+    after: Mapping[tuple[str, str], Reading],
+    seconds: float,
+    replicas: Sequence[ReplicaState] | None,
+) -> list[ProcessStatus]:
+    """Return a row for each process from two looks `seconds` apart, each (workflow, process) -> Reading.
+
+    `replicas` None: they run elsewhere, and only their planned number is known.
+    """
+    rows = []
+    for process in plan.processes:
+        key = process.workflow, process.name
+        now = after[key]
+        mine = [replica for replica in replicas or () if (replica.workflow, replica.process) == key]
+        running = f"{sum(replica.state == 'running' for replica in mine)}/" if replicas is not None else ""
+        rows.append(
+            ProcessStatus(
+                workflow=process.workflow,
+                process=process.name,
+                type=process.kind,
+                replicas=f"{running}{process.replicas}",
+                rate=rate(before.get(key, now), now, seconds),
+                lag=now.lag,
+                in_work=now.in_work,
+                redelivered=now.redelivered,
+                dead_letters=now.dead,
+                restarts=sum(replica.restarts for replica in mine),
+                hears=process.subscriptions,
+            )
+        )
+    return rows
 
 
 def rate(before: Reading, after: Reading, seconds: float) -> float:

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from fieldstation.core.children import die_with_parent, end
 from fieldstation.core.retry import Backoff
-from fieldstation.pipeline.orphans import die_with_parent
 from fieldstation.pipeline.state import ReplicaState
 
 log = logging.getLogger(__name__)
@@ -96,14 +96,8 @@ class Replica:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            log.error("%s did not stop within %g s and is killed", self.name, STOP_S)
-            process.kill()
-            await process.wait()
+        if not await end(process, STOP_S):
+            log.error("%s did not stop within %g s and was killed", self.name, STOP_S)
         self._set("stopped")
 
     def _set(self, state: str) -> None:

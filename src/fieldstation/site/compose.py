@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,31 +25,5 @@ async def up(path: Path, *, machine: str | None = None, only: Sequence[str] = ()
     """The life of `fieldstation up`: start, print `ready <control>` once every role is, work, stop on SIGTERM."""
     site = supervisor(path, machine=machine, only=only)
     file = read(path)
-    told = Announcement(site, control_url(with_defaults(file), this_machine(file, machine)) or file.site.name)
-    await service.run([site, told], stop_deadline_s=site.stop_s)
-
-
-class Announcement:
-    """Prints the ready line once every role is ready."""
-
-    name = "ready"
-
-    def __init__(self, site: Supervisor, url: str) -> None:
-        self._site = site
-        self._url = url
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def run(self) -> None:
-        """Wait, tell, and be done."""
-        await self._site.until_ready()
-        sys.stdout.write(f"ready {self._url}\n")
-        sys.stdout.flush()
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
-
-    def health(self) -> dict[str, object]:
-        """Always well."""
-        return {"ok": True}
+    url = control_url(with_defaults(file), this_machine(file, machine)) or file.site.name
+    await service.run([site, service.Announcement(site.until_ready, lambda: url)], stop_deadline_s=site.stop_s)

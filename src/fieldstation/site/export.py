@@ -11,7 +11,6 @@ from fieldstation.site.file import SiteFile, kind_of
 from fieldstation.site.model import Role
 from fieldstation.site.plan import OURS, roles
 
-FORMS = ("systemd", "container", "compose")
 INSIDE = PurePosixPath("/site")
 STOP_MARGIN_S = 5.0
 

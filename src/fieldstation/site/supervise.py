@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fieldstation.core.children import die_with_parent
 from fieldstation.core.log import mask
 from fieldstation.core.retry import Backoff
-from fieldstation.pipeline.orphans import die_with_parent
 from fieldstation.site.errors import RoleStartError, SiteFolderError, SiteRunningError
 from fieldstation.site.model import Role, levels
 

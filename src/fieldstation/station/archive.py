@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
-from fieldstation.station.durable import sync_folder
+from fieldstation.core.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +114,10 @@ def merged(stored: Iterable[Row], filed: Iterable[Row]) -> list[Row]:
 def write_day(path: Path, rows: Iterable[Row]) -> int:
     """Write the file of a day anew, in one step; returns the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
     count = 0
-    with beside.open("w", encoding="utf-8", errors="replace", newline="") as file:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="replace", newline="") as file:
         file.write(HEADER)
         for timestamp, body in rows:
             file.write(line_of(timestamp, body))
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
     return count

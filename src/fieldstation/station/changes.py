@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from fieldstation.core.files import write_file
 from fieldstation.station.agent import MessagingAgent
 from fieldstation.station.config import Config, ForeignConfig, as_data
-from fieldstation.station.durable import write_file
 from fieldstation.station.errors import StationConfigError
 from fieldstation.station.logger import Logger
 from fieldstation.station.messages import ConfigMessageBody

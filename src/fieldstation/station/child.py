@@ -7,7 +7,6 @@ spawn either, which costs a tracker process more and imports the parent's main m
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import inspect
 import json
@@ -20,10 +19,10 @@ import threading
 import time
 from typing import Any
 
+from fieldstation.core.children import die_with_parent
 from fieldstation.station import heartbeat
 from fieldstation.station.memory import give_back
 
-_PR_SET_PDEATHSIG = 1
 PARAMETERS = {"procedure": 2, "backend": 3}
 _MAIN = "__main__"
 END_NOW = signal.SIGUSR1  # tells a backend to end without draining
@@ -57,14 +56,6 @@ def check_signature(target: Any, name: str, variant: str) -> None:
         )
 
 
-def _die_with(parent: int, farewell: signal.Signals) -> None:
-    # Linux only, and best effort: the control line's end tells the same wherever Python runs.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, farewell)
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
 def _listen(line: socket.socket, teardown: threading.Event, farewell: signal.Signals, grace_s: float) -> None:
     with contextlib.suppress(OSError):
         while data := line.recv(64):
@@ -86,7 +77,9 @@ def main() -> None:
         # A SIGTERM to the whole group (systemd, `timeout`) must not end who has to drain the queue first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         farewell = END_NOW
-    _die_with(order["parent"], farewell)
+    die_with_parent(farewell)  # the control line's end tells the same wherever Python runs
+    if os.getppid() != order["parent"]:
+        sys.exit(0)
     sys.path[:] = order["path"]
     if order["main"]:
         # What is defined in the script that was started is found there again, without running its `if __name__` part.

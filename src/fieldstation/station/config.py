@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field
 
+from fieldstation.core.errors import first_problem
+from fieldstation.core.files import write_file
 from fieldstation.station.constants import LogLevel
-from fieldstation.station.durable import write_file
 from fieldstation.station.errors import StationConfigError
 from fieldstation.station.place import current_place
 from fieldstation.station.version import Version
@@ -268,9 +269,7 @@ def _parse(cls: type[T], text: str, source: str) -> T:
     try:
         return cls.model_validate_json(text)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
+        key, problem = first_problem(error)
         if not key:
             raise StationConfigError(f"{source} is not usable: {problem}.") from error
         raise StationConfigError(key=repr(key), source=source, problem=problem) from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldstation.core.errors import FieldstationError
+from fieldstation.core.files import replacing
 from fieldstation.core.plugins import require
 from fieldstation.station.agent import WriterLine, archive_rows
 from fieldstation.station.archive import write_day
@@ -55,6 +56,5 @@ def _write_parquet(path: Path, rows: list[tuple[float, str]]) -> None:
             "message_body": pyarrow.array([body for _, body in rows], pyarrow.string()),
         }
     )
-    beside = path.with_name(f".{path.name}.new")
-    parquet.write_table(table, beside)
-    beside.replace(path)
+    with replacing(path) as beside:
+        parquet.write_table(table, beside)

@@ -1,4 +1,4 @@
-"""One running instance per station."""
+"""Locks against other processes: one running instance per station, one who changes a file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
+from fieldstation.core.errors import DeadlineError
 from fieldstation.station.errors import AlreadyRunningError
 from fieldstation.station.place import current_place
 
@@ -57,3 +59,23 @@ def holder() -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, timeout_s: float) -> Iterator[None]:
+    """Hold an advisory lock on `path` against other processes and threads; DeadlineError when it is not to be had."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise DeadlineError(what=f"waiting for the lock {path}", deadline_s=timeout_s) from None
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)

@@ -12,10 +12,10 @@ import time
 from typing import Any
 
 from fieldstation.core.errors import StoreError
+from fieldstation.core.files import write_file
 from fieldstation.station.agent import SUPERVISED, MessagingAgent, WriterLine, made_under
 from fieldstation.station.changes import Changes, Step
 from fieldstation.station.config import Config
-from fieldstation.station.durable import write_file
 from fieldstation.station.errors import StationConfigError
 from fieldstation.station.health import HealthServer
 from fieldstation.station.keeping import keep_house

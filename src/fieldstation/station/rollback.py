@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.station.durable import write_file
+from fieldstation.core.files import write_file
 from fieldstation.station.place import Place, place_of
 from fieldstation.station.toggle import MainloopToggle
 from fieldstation.station.updater import previous_version

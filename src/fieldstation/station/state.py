@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pydantic
 
+from fieldstation.core.files import write_file
 from fieldstation.station.config import ForeignConfig
-from fieldstation.station.durable import exclusive, write_file
+from fieldstation.station.lock import exclusive
 from fieldstation.station.place import current_place
 
 LOCK_TIMEOUT_S = 6.0

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fieldstation.core.files import write_file
 from fieldstation.station.config import Config, SupervisionConfig
-from fieldstation.station.durable import write_file
 from fieldstation.station.frames import connect
 from fieldstation.station.lifecycle import LifecycleManager
 from fieldstation.station.logger import Logger

@@ -8,8 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from fieldstation.core.files import write_file
 from fieldstation.station.config import Config, ForeignConfig, UpdaterConfig, as_data
-from fieldstation.station.durable import write_file
 from fieldstation.station.errors import UpdateError
 from fieldstation.station.intake import hand_over
 from fieldstation.station.place import current_place

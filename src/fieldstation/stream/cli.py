@@ -21,7 +21,7 @@ from fieldstation.stream.client import AioDaqDataClient
 from fieldstation.stream.config import read_json
 
 _log = logging.getLogger(__name__)
-_console = Console(highlight=False)
+_console = Console(highlight=False, markup=False)
 
 
 def parser() -> argparse.ArgumentParser:

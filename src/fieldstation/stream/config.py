@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fieldstation.core import config as core_config
-from fieldstation.core.errors import ConfigError
+from fieldstation.core.errors import ConfigError, first_problem
 
 ProductName = Literal["img8", "img16", "ph256", "ph1024"]
 
@@ -224,5 +224,5 @@ def parse_hp_io(values: dict[str, Any], source: str = "hp_io_config") -> HpIoCon
     try:
         return HpIoConfig(**values)
     except ValueError as error:
-        first = error.errors()[0] if hasattr(error, "errors") else {"loc": ("?",), "msg": str(error)}
-        raise ConfigError(key=repr(".".join(map(str, first["loc"]))), source=source, problem=first["msg"]) from error
+        key, problem = first_problem(error)
+        raise ConfigError(key=repr(key), source=source, problem=problem) from error

@@ -196,6 +196,8 @@ def standard_row(frame: Frame) -> np.ndarray[Any, Any] | None:
 
 def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool = False) -> tuple[int, int]:
     """Write all frames of `source` (file, run folder or data directory); returns frames and damaged stretches."""
+    from rich.progress import Progress
+
     form = form or FORMATS.get(target.suffix)
     if form is None:
         raise ConversionError(target=target, problem=f"its suffix is none of {', '.join(FORMATS)}; name a --format")
@@ -206,7 +208,8 @@ def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool 
     tables: dict[str, FrameTable] = {}
     damaged: list[DamagedStretch] = []
     count = 0
-    with _progress(sum(path.stat().st_size for path, _ in files), quiet) as advance:
+    with Progress(disable=quiet) as bar:
+        task = bar.add_task("converting", total=sum(path.stat().st_size for path, _ in files))
         for path, name in files:
             tail = Tail(path, name, name.module_id or 0, damaged.append)
             before = 0
@@ -217,28 +220,13 @@ def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool 
                         tables[group] = FrameTable(store, group)
                     tables[group].add(frame)
                 count += len(frames)
-                advance(tail.offset - before)
+                bar.advance(task, tail.offset - before)
                 before = tail.offset
             tail.close()
     for table in tables.values():
         table.close()
     store.close()
     return count, len(damaged)
-
-
-class _progress:  # noqa: N801 - reads as the function it stands for
-    def __init__(self, total: int, quiet: bool) -> None:
-        from rich.progress import Progress
-
-        self._bar = Progress(disable=quiet)
-        self._task = self._bar.add_task("converting", total=total)
-
-    def __enter__(self) -> Any:
-        self._bar.start()
-        return lambda size: self._bar.update(self._task, advance=size)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def load(path: Path) -> Iterator[Frame]:

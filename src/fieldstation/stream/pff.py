@@ -138,20 +138,20 @@ def next_frame(data: bytes, at: int, image_bytes: int, gap: int = 0) -> Found | 
     if at >= len(data):
         return None
     if data[at] != 0x7B:
-        return _resynchronise(data, at, image_bytes, "it does not start with {")
+        return _resynchronise(data, at, "it does not start with {")
     end = data.find(b"\n\n", at, at + MAX_HEADER_BYTES)
     if end < 0:
         if len(data) - at < MAX_HEADER_BYTES:
             return None
-        return _resynchronise(data, at, image_bytes, f"its header has no end within {MAX_HEADER_BYTES} bytes")
+        return _resynchronise(data, at, f"its header has no end within {MAX_HEADER_BYTES} bytes")
     image_at = end + 3
     if len(data) < image_at:
         return None
     if data[end + 2] != 0x2A:
-        return _resynchronise(data, at, image_bytes, "no * stands between header and pixels")
+        return _resynchronise(data, at, "no * stands between header and pixels")
     header = parse_header(data[at:end])
     if header is None:
-        return _resynchronise(data, at, image_bytes, "its header is no JSON object")
+        return _resynchronise(data, at, "its header is no JSON object")
     stop = image_at + image_bytes
     if len(data) < stop:
         return None
@@ -163,7 +163,7 @@ def next_frame(data: bytes, at: int, image_bytes: int, gap: int = 0) -> Found | 
     return Found(header, image_at, stop)
 
 
-def _resynchronise(data: bytes, at: int, image_bytes: int, reason: str) -> Damaged | None:
+def _resynchronise(data: bytes, at: int, reason: str) -> Damaged | None:
     start = _find_start(data, at + 1, len(data))
     if start is not None:
         return Damaged(start, reason)

@@ -4,12 +4,14 @@ Product code never imports this package.
 """
 
 from fieldstation.core.plugins import lazy_names
+from fieldstation.testing.certificates import Authority
 from fieldstation.testing.processes import ServerProcess, ServerStartError, free_port, running
 from fieldstation.testing.programs import MissingProgramError, program
 from fieldstation.testing.services import Mosquitto, Nats, Postgres, chromium, mosquitto, nats_server, postgres_server
 from fieldstation.testing.waiting import DeadlinePassedError, eventually, wait_for
 
 __all__ = [
+    "Authority",
     "DeadlinePassedError",
     "MissingProgramError",
     "Mosquitto",

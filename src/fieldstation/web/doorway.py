@@ -20,7 +20,6 @@ from fieldstation.fleet.wire.guard import PRINCIPAL
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Asgi = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 LONG = b"public, max-age=31536000, immutable"
 POLICY = (

@@ -21,7 +21,7 @@ from fieldstation.pipeline.errors import MessageError, PipelineNotRunningError
 from fieldstation.pipeline.manifest import load
 from fieldstation.pipeline.names import product_of
 from fieldstation.pipeline.plan import Plan, make_plan
-from fieldstation.pipeline.status import ProcessStatus, Reading, rate
+from fieldstation.pipeline.status import ProcessStatus, Reading, rows_of
 from fieldstation.pipeline.wire import codec
 from fieldstation.pipeline.wire.connection import connect
 from fieldstation.pipeline.wire.deadletters import DeadLetter, dead_letter, dead_letters, discard, replay
@@ -159,32 +159,11 @@ class PipelineWatch:
     async def _read(self, js: JetStreamContext, plan: Plan) -> None:
         now, after = time.monotonic(), await readings(js, plan)
         found = self._state()
-        replicas = found.replicas if found is not None else []
         then, before = self._before or (now, after)
         self._before = now, after
-        rows = []
-        for process in plan.processes:
-            key = process.workflow, process.name
-            mine = [r for r in replicas if (r.workflow, r.process) == key]
-            running = sum(r.state == "running" for r in mine)
-            rows.append(
-                ProcessStatus(
-                    process.workflow,
-                    process.name,
-                    process.kind,
-                    f"{running}/{process.replicas}" if found is not None else str(process.replicas),
-                    rate(before.get(key, after[key]), after[key], now - then),
-                    after[key].lag,
-                    after[key].in_work,
-                    after[key].redelivered,
-                    after[key].dead,
-                    sum(r.restarts for r in mine),
-                    process.subscriptions,
-                )
-            )
-        self.rows = rows
+        self.rows = rows_of(plan, before, after, now - then, found.replicas if found is not None else None)
         self._streams = [stream.name for stream in plan.streams]
-        if min(sum(row.dead_letters for row in rows), LETTERS) != len(self.letters):
+        if min(sum(row.dead_letters for row in self.rows), LETTERS) != len(self.letters):
             await self._read_letters()
 
     async def _read_letters(self) -> None:

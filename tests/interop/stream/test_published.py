@@ -125,7 +125,7 @@ def test_force_and_its_absence(client, data_dir):
             assert time.monotonic() < deadline
         assert stream.poll() is None
         assert client.run("init", node_data_dir=str(data_dir), force=True, **options)
-        assert len(client.end(stream)) >= 0  # the async client ends quietly on CANCELLED
+        client.end(stream)  # the async client ends quietly on CANCELLED
 
 
 def test_init_refusals_are_false(client, data_dir):

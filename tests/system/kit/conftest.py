@@ -11,11 +11,7 @@ from pathlib import Path
 
 import pytest
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from fieldstation.testing import Authority, free_port
 
 
 def until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
@@ -80,38 +76,6 @@ def broker(make_broker: Callable[[str], Broker]) -> Broker:
     return make_broker("allow_anonymous true\nmax_queued_messages 0").start()
 
 
-class Ca:
-    """Signs certificates with openssl, as an operator would."""
-
-    def __init__(self, folder: Path, name: str = "Test CA") -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.certificate = folder / "ca.crt"
-        self._run(
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-            "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
-            "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca.key", "-out", "ca.crt",
-        )  # fmt: skip
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def issue(self, name: str, usage: str = "clientAuth", days: int = 30) -> tuple[Path, Path]:
-        """Return (certificate, key) for `name`; negative `days` make one that has expired."""
-        (self.folder / f"{name}.ext").write_text(
-            f"basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={usage}\n"
-        )
-        self._run(
-            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-            "-keyout", f"{name}.key", "-out", f"{name}.csr",
-        )  # fmt: skip
-        self._run(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
-            "-days", str(days), "-extfile", f"{name}.ext", "-out", f"{name}.crt",
-        )  # fmt: skip
-        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
-
-
 @pytest.fixture
-def ca(tmp_path: Path) -> Ca:
-    return Ca(tmp_path / "ca")
+def ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca")

@@ -36,7 +36,7 @@ def until(condition: Callable[[], object], deadline_s: float = 10) -> None:
 @pytest.fixture
 def core(make_broker: Any, ca: Any, tmp_path: Path) -> Any:
     """The broker as AWS IoT Core is: a certificate is needed, its name is the user, a policy says which topics."""
-    certificate, key = ca.issue("server", "serverAuth")
+    certificate, key = ca.issue("server")
     (tmp_path / "acl").write_text(
         "pattern readwrite dt/%u/#\npattern readwrite $aws/things/%u/#\nuser thing-1\ntopic readwrite lab/#\n"
         "user rules\ntopic readwrite $aws/#\nuser claim\ntopic readwrite $aws/certificates/#\n"
@@ -121,7 +121,7 @@ def test_true_means_accepted(core: Any, ca: Any, tmp_path: Path) -> None:
 def test_port_443_offers_mqtt_by_alpn(ca: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import ssl
 
-    certificate, key = ca.issue("server", "serverAuth")
+    certificate, key = ca.issue("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["x-amzn-mqtt-ca"])
@@ -160,7 +160,7 @@ async def connected(core: Any, ca: Any, name: str) -> AsyncIterator[MqttClient]:
 @contextlib.asynccontextmanager
 async def aws(core: Any, ca: Any) -> AsyncIterator[tuple[MqttClient, AwsIotRules]]:
     async with connected(core, ca, "rules") as backend, connected(core, ca, "thing-1") as thing:
-        rules = AwsIotRules(backend, lambda name: tuple(p.read_text() for p in ca.issue(name)))  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
+        rules = AwsIotRules(backend, lambda name: tuple(p.read_text() for p in ca.issue(name)))
         await rules.start()
         yield thing, rules
 

@@ -282,7 +282,7 @@ async def test_a_subscription_the_broker_refuses_is_an_error() -> None:
 
 
 async def test_tls_checks_the_broker_and_shows_our_certificate(make_broker: Any, ca: Any, version: Any) -> None:
-    certificate, key = ca.issue("server", "serverAuth")
+    certificate, key = ca.issue("server")
     broker = make_broker(
         f"cafile {ca.certificate}\ncertfile {certificate}\nkeyfile {key}\nrequire_certificate true\n"
         "use_identity_as_username true"
@@ -306,7 +306,7 @@ async def test_a_broker_of_another_ca_or_with_an_expired_certificate_is_refused(
         (stranger, ca, 30, "self.signed|unable to get"),
         (ca, ca, -1, "expired"),
     ):
-        certificate, key = issuer.issue("server", "serverAuth", days)
+        certificate, key = issuer.issue("server", days=days)
         broker = make_broker(f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}").start()
         with pytest.raises(MqttTlsError, match=word):
             async with MqttClient(settings(broker, host="localhost", tls=tls_context(trusted.certificate))):
@@ -314,7 +314,7 @@ async def test_a_broker_of_another_ca_or_with_an_expired_certificate_is_refused(
 
 
 async def test_a_missing_client_certificate_is_refused(make_broker: Any, ca: Any) -> None:
-    certificate, key = ca.issue("server", "serverAuth")
+    certificate, key = ca.issue("server")
     broker = make_broker(
         f"cafile {ca.certificate}\ncertfile {certificate}\nkeyfile {key}\nrequire_certificate true"
     ).start()

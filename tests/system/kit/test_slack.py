@@ -169,9 +169,9 @@ def test_every_failure_is_one_sentence_and_sending_never_raises(
 def test_slack_client_is_none_without_a_token_and_the_official_client_with_one(
     slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert kit_slack.slack_client.auth_test()["user_id"] == "U_BOT"  # type: ignore[attr-defined]  # a lazy name of the module
+    assert kit_slack.slack_client.auth_test()["user_id"] == "U_BOT"
     monkeypatch.setenv("SLACK_BOT_TOKEN", "")
-    assert kit_slack.slack_client is None  # type: ignore[attr-defined]  # a lazy name of the module
+    assert kit_slack.slack_client is None
 
 
 def test_errors_of_the_console_logger_reach_slack_and_others_do_not(slack: FakeSlack) -> None:

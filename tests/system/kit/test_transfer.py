@@ -40,6 +40,7 @@ from fieldstation.kit.transfer_model import (
 )
 from fieldstation.kit.transfer_session import HELLO, TransferClient
 from fieldstation.kit.transfer_socket import finish_sending
+from fieldstation.testing import free_port
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -49,12 +50,6 @@ def until(condition: Callable[[], object], deadline_s: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_documented_pair_of_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +159,7 @@ HOSTILE = {
     "session without fields": HELLO + b'\n{"file": 5}\n',
     "session path": HELLO + b'\n{"file": "../x", "size": 1, "mtime": 1}\n',
     "session deep garbage": HELLO + b"\n" + b"[" * 4000 + b"\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import subprocess
 
 import pytest
 from nats.js import api
@@ -28,6 +27,7 @@ from fieldstation.pipeline.node import Node
 from fieldstation.pipeline.plan import make_plan
 from fieldstation.pipeline.wire.connection import connect, require_jetstream
 from fieldstation.pipeline.wire.provision import provision, remove
+from fieldstation.testing import Authority
 
 pytestmark = pytest.mark.timeout(40)
 STREAM = "demo_v0_1_0_flow"
@@ -108,7 +108,9 @@ async def test_weakness_25_wrong_credentials_are_refused_without_being_shown(tmp
 
 
 async def test_weakness_25_a_connection_may_be_encrypted_and_both_sides_checked(tmp_path):
-    make_certificates(tmp_path)
+    ca = Authority(tmp_path)
+    ca.issue("server")
+    certificate, key = ca.issue("client")
     text = """
     listen: "127.0.0.1:{port}"
     jetstream { store_dir: "{folder}/js" }
@@ -117,51 +119,15 @@ async def test_weakness_25_a_connection_may_be_encrypted_and_both_sides_checked(
     async with server(tmp_path, text) as url:
         settings = Nats(
             url=f"tls://{url}",
-            ca=str(tmp_path / "ca.crt"),
-            certificate=str(tmp_path / "client.crt"),
-            key=str(tmp_path / "client.key"),
+            ca=str(ca.certificate),
+            certificate=str(certificate),
+            key=str(key),
         )
         client = await connect(settings, name="t")
         await require_jetstream(client, url)
         await client.close()
         with pytest.raises(BrokerError):
             await connect(Nats(url=f"tls://{url}", start_timeout=1), name="t")
-
-
-def make_certificates(folder):
-    def run(*command):
-        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-
-    run(
-        *[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.crt",
-        ],
-        *("-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
-    )
-    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
-        (folder / "ext").write_text(
-            f"basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={usage}\n"
-        )
-        run(
-            *f"req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr".split(),
-            *("-subj", f"/CN={name}"),
-        )
-        run(
-            *f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext".split(),
-            *("-out", f"{name}.crt"),
-        )
 
 
 async def test_a_stream_that_is_missing(tmp_path):

@@ -63,15 +63,6 @@ def out(sdk, message: StringValue):
 }
 
 
-HANGING = """
-import time
-
-@pipeline.task
-def mix(sdk, payload):
-    time.sleep(60)
-"""
-
-
 class Shell:
     def __init__(self, folder):
         self.folder = folder

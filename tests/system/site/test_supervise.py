@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def _role(folder: Path, code: str, **fields: object) -> Role:
-    return Role("a", (sys.executable, "-S", "-c", code), folder, **fields)  # type: ignore[arg-type]
+    return Role("a", (sys.executable, "-S", "-c", code), folder, **fields)
 
 
 async def _run(supervisor: Supervisor, until: object) -> None:
@@ -26,7 +26,7 @@ async def _run(supervisor: Supervisor, until: object) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(supervisor.run())
-            await until()  # type: ignore[operator]
+            await until()
             running.cancel()
     finally:
         await supervisor.stop()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fieldstation.station.durable import write_file
+from fieldstation.core.files import write_file
 from fieldstation.station.supervisor import birth_of
 from fieldstation.testing import wait_for
 

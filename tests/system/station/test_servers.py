@@ -15,7 +15,7 @@ import pytest
 from fieldstation.station.config import NATSConfig
 from fieldstation.station.reading import Inbox, read_stream
 from fieldstation.station.sim import serve
-from fieldstation.testing import eventually, mosquitto, wait_for
+from fieldstation.testing import Authority, eventually, mosquitto, wait_for
 from fieldstation.testing.line import Line
 
 pytestmark = pytest.mark.timeout(180)
@@ -125,30 +125,11 @@ async def test_nats_a_config_published_while_the_station_was_off_is_taken(make_s
     await client.close()
 
 
-def run_openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
 def certificates(folder, name):
     """A CA with a server and a client certificate."""
-    folder.mkdir()
-    run_openssl(
-        folder, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-        "-subj", f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE",
-        "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca.key", "-out", "ca.crt",
-    )  # fmt: skip
-    for who, usage in (("server", "serverAuth"), ("roof", "clientAuth")):
-        (folder / "ext").write_text(
-            f"basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage={usage}\n"
-        )
-        run_openssl(
-            folder, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={who}",
-            "-keyout", f"{who}.key", "-out", f"{who}.csr",
-        )  # fmt: skip
-        run_openssl(
-            folder, "x509", "-req", "-in", f"{who}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
-            "-days", "30", "-extfile", "ext", "-out", f"{who}.crt",
-        )  # fmt: skip
+    ca = Authority(folder, name)
+    for who in ("server", "roof"):
+        ca.issue(who)
     return folder
 
 

@@ -18,7 +18,7 @@ from fieldstation.stream.client import AioDaqDataClient
 from fieldstation.stream.model import PRODUCTS
 from fieldstation.stream.wire.codec import encode_image
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
-from fieldstation.testing import ServerProcess, ServerStartError, eventually, wait_for
+from fieldstation.testing import Authority, ServerProcess, ServerStartError, eventually, wait_for
 from fieldstation.testing.frame_server import RunWriter, client_of, config_for
 from fieldstation.testing.frames import frame, header, pixels, raw
 
@@ -634,19 +634,13 @@ async def test_tokens_roles_and_the_local_socket(serve, data_dir, tmp_path):
 
 @pytest.mark.needs("openssl")
 async def test_tls(serve, data_dir, tmp_path):
-    import subprocess
-
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    ca = Authority(tmp_path / "ca")
+    certificate, key = ca.issue("server")
     RunWriter(data_dir).write(0)
     options = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
     with serve("--data-dir", str(data_dir), *options) as server:
         assert server.url.startswith("https://")
-        async with client_of(server.host, ca=certificate) as client:
+        async with client_of(server.host, ca=ca.certificate) as client:
             assert len(await take(client.frames(), 1)) == 1
         async with client_of(server.host) as plain:
             assert list(plain.valid_daq_hosts) == []

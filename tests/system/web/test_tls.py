@@ -15,17 +15,16 @@ import pytest
 
 from fieldstation.core.security import Role
 from fieldstation.fleet.store import Store
-from fieldstation.testing import running, wait_for
+from fieldstation.testing import Authority, running, wait_for
 
 pytestmark = [pytest.mark.needs("openssl"), pytest.mark.timeout(180)]
 
 
 @pytest.fixture
 def certificate(tmp_path):
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*words, *names, "-keyout", "key", "-out", "pem"], cwd=tmp_path, check=True, capture_output=True)
-    return "--tls-certificate", tmp_path / "pem", "--tls-key", tmp_path / "key"
+    ca = Authority(tmp_path / "ca")
+    certificate, key = ca.issue("lab")
+    return ca.certificate, ("--tls-certificate", certificate, "--tls-key", key)
 
 
 class KeepOut(urllib.request.HTTPRedirectHandler):
@@ -39,19 +38,20 @@ def answer_of(opener, request):
 
 
 def test_everything_speaks_tls_and_a_login_is_kept_to_it(tmp_path, certificate):
+    trusted, certificate = certificate
     database = f"sqlite:///{tmp_path / 'fleet.db'}"
     store = Store(database)
     store.open()
     tokens = {"ann": store.add_token("ann", Role.USER), "bench": store.add_token("bench", Role.OPERATOR)}
     store.close()
-    trust = {"SSL_CERT_FILE": str(certificate[1])}
+    trust = {"SSL_CERT_FILE": str(trusted)}
     control = ("fieldstation", "fleet", "control", "--port", "0", "--database", database, "--require-tokens")
     with running(*control, *certificate, env=trust, deadline_s=60) as server:
         assert server.url.startswith("https://")
         worker = ("fieldstation", "fleet", "worker", "--control", server.url, "--name", "bench", "--port", "0")
         env = {**trust, "FIELDSTATION_TOKEN": tokens["bench"]}
         with running(*worker, *certificate, "--simulate", "1", "--dir", tmp_path / "w", env=env, deadline_s=60):
-            context = ssl.create_default_context(cafile=certificate[1])
+            context = ssl.create_default_context(cafile=trusted)
             opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), KeepOut)
             request = urllib.request.Request(server.url + "/available")
             request.add_header("Authorization", f"Bearer {tokens['ann']}")

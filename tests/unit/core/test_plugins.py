@@ -91,7 +91,7 @@ def face(tmp_path, monkeypatch):
     (tmp_path / "extra_part.py").write_text("import not_installed_here\nOther = 1\n")
     (tmp_path / "own_part.py").write_text("import fieldstation.core.no_such_module\nMine = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import someface  # type: ignore[import-not-found]  # written above
+    import someface
 
     someface.__getattr__ = plugins.lazy_names(
         "someface", "lab", {"Thing": "fine_part", "Other": "extra_part", "Mine": "own_part"}

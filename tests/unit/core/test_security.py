@@ -1,4 +1,5 @@
 import json
+import shutil
 import ssl
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 from fieldstation.core import security
 from fieldstation.core.errors import InsecureBindError
 from fieldstation.core.security import LOCAL, Principal, Role, TokenFile, refuse_browser
+from fieldstation.testing import Authority, program
 
 
 def test_a_role_may_do_what_the_ones_below_it_may():
@@ -40,10 +42,9 @@ def test_tokens_are_long_random_and_recognisable_in_logs():
 
 
 def test_only_the_owner_may_read_the_token_file(tokens):
-    tokens.path.parent.mkdir()
-    leftover = tokens.path.with_name("tokens.json.new")
-    leftover.touch(0o644)
     tokens.add("ann", Role.USER)
+    tokens.path.chmod(0o644)
+    tokens.add("bob", Role.USER)
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
 
 
@@ -177,18 +178,10 @@ def test_a_star_allows_any_host_name_but_no_foreign_page():
 def pki(tmp_path_factory):
     """A CA, and a certificate and key for localhost that it signed; another CA."""
     folder = tmp_path_factory.mktemp("pki")
-
-    def openssl(*words):
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    for ca in ("ca", "other"):
-        openssl("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.crt")
-    openssl("req", *curve, "-subj", "/CN=localhost", "-keyout", "a.key", "-out", "a.csr")
-    (folder / "ext").write_text("subjectAltName=DNS:localhost\n")
-    signing = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext"]
-    openssl("x509", "-req", "-in", "a.csr", *signing, "-out", "a.crt")
-    openssl("ec", "-in", "a.key", "-aes256", "-passout", "pass:x", "-out", "locked.key")
+    Authority(folder).issue("a")
+    shutil.copy(Authority(folder / "other").certificate, folder / "other.crt")
+    locking = "ec -in a.key -aes256 -passout pass:x -out locked.key"
+    subprocess.run([program("openssl"), *locking.split()], cwd=folder, check=True, capture_output=True)
     return folder
 
 

@@ -7,12 +7,14 @@ import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from fieldstation.core.errors import FieldstationError, StoreError
 from fieldstation.core.security import ForbiddenError, TlsFileError, UnauthorizedError
 from fieldstation.fleet import errors
+from fieldstation.fleet.hosted import Hosted
 from fieldstation.fleet.model import Device, DeviceState, Health, Row
 from fieldstation.fleet.store import Store
 from fieldstation.fleet.store.address import parse
@@ -98,11 +100,12 @@ def test_an_address_is_shown_without_its_password():
 
 
 def test_a_device_survives_the_line():
-    device = Device(
+    board = SimpleNamespace(serial="A1", health=Health.DEGRADED, reason="slow")
+    machine = SimpleNamespace(state=SimpleNamespace(status=DeviceState.TESTING))
+    message = Hosted(board, machine, "pico2_ice", ("pulsecount",), {"rev": "2"}).body(3)
+    assert line_codec.read(line_codec.DeviceMessage, {**message, "later": "addition"}).to_model("w") == Device(
         "A1", "w", "pico2_ice", DeviceState.TESTING, ("pulsecount",), 3, Health.DEGRADED, "slow", {"rev": "2"}
     )
-    message = line_codec.device_message(device)
-    assert line_codec.read(line_codec.DeviceMessage, {**message, "later": "addition"}).to_model("w") == device
 
 
 @pytest.mark.parametrize(

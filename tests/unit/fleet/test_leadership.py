@@ -78,7 +78,7 @@ class Clock:
 
 
 def member(row: Row, name: str, clock: Clock, **options: Any) -> Leadership:
-    made = Leadership(Shared(row), lease_s=options.pop("lease_s", 3.0), clock=clock, **options)  # type: ignore[arg-type]  # as much as it asks
+    made = Leadership(Shared(row), lease_s=options.pop("lease_s", 3.0), clock=clock, **options)
     made.name = name
     return made
 
@@ -188,7 +188,7 @@ class Leader:
 
 async def test_what_acts_on_the_outside_runs_only_at_the_leader():
     leader_, life = Leader(), []
-    service = WhileLeading("outside", leader_, lambda: Service(life))  # type: ignore[arg-type]  # as much as it asks
+    service = WhileLeading("outside", leader_, lambda: Service(life))
     await service.start()
     running = asyncio.create_task(service.run())
     await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_what_fails_there_is_started_again(monkeypatch, caplog):
     leader_, life = Leader(), []
     leader_.leads = True
     made = iter([Service(life, fails=True), Service(life)])
-    service = WhileLeading("outside", leader_, lambda: next(made))  # type: ignore[arg-type]  # as much as it asks
+    service = WhileLeading("outside", leader_, lambda: next(made))
     await service.start()
     running = asyncio.create_task(service.run())
     await eventually(lambda: life == ["start", "run", "stop", "start", "run"])

@@ -38,12 +38,12 @@ def no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_its_way(line: FakeLine, *topics: str, qos: int = 1) -> list[asyncio.Future[None]]:
     loop = asyncio.get_running_loop()
-    line.unacknowledged = [Sent(Message(topic, qos=qos), None, loop.create_future()) for topic in topics]  # type: ignore[arg-type]  # 1 or 2
+    line.unacknowledged = [Sent(Message(topic, qos=qos), None, loop.create_future()) for topic in topics]
     return [sent.future for sent in line.unacknowledged]
 
 
 def suspects(line: FakeLine, clock: list[float]) -> Suspects:
-    return Suspects(line, clock=lambda: clock[0])  # type: ignore[arg-type]  # all of Line that it uses
+    return Suspects(line, clock=lambda: clock[0])
 
 
 async def open_line(suspected: Suspects) -> bool:

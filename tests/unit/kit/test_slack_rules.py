@@ -78,7 +78,7 @@ class Api:
 
 
 def sink(api: Api, pauses: list[float], capacity: int = 1000) -> SlackLoguruSink:
-    return SlackLoguruSink("t", "#c", api=api, sleep=pauses.append, capacity=capacity)  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
+    return SlackLoguruSink("t", "#c", api=api, sleep=pauses.append, capacity=capacity)
 
 
 def test_a_thousand_errors_are_few_posts() -> None:
@@ -110,7 +110,7 @@ def test_a_refused_token_is_said_once_on_stderr_and_not_tried_for_ever(capsys: p
 
 def test_a_full_queue_drops_and_counts_and_never_blocks() -> None:
     alerts = sink(Api(), [], capacity=2)
-    alerts._thread = object()  # type: ignore[assignment]  # nobody takes anything out
+    alerts._thread = object()
     for _ in range(10):
         alerts("ERROR x")
     assert alerts.dropped == 8

@@ -16,7 +16,8 @@ from fieldstation.pipeline.kubernetes import manifests
 from fieldstation.pipeline.logs import NodeJsonFormatter, setup
 from fieldstation.pipeline.manifest import parse
 from fieldstation.pipeline.plan import make_plan
-from fieldstation.pipeline.status import ProcessStatus, Reading, draw, levels, rate
+from fieldstation.pipeline.state import ReplicaState
+from fieldstation.pipeline.status import ProcessStatus, Reading, draw, levels, rate, rows_of
 
 KRT = """
 version: v1.2.0
@@ -62,6 +63,20 @@ def test_the_graph_is_drawn_from_triggers_to_exits():
 def test_levels_follow_the_longest_way_and_survive_a_cycle():
     assert levels({"a": [], "b": ["a"], "c": ["a", "b"]}) == {"a": 0, "b": 1, "c": 2}
     levels({"a": ["b"], "b": ["a"]})
+
+
+def test_a_row_tells_how_many_replicas_run_here_or_only_how_many_are_meant_to():
+    plan = make_plan(parse(KRT), "demo", "x")
+    keys = [(process.workflow, process.name) for process in plan.processes]
+    before, after = (dict.fromkeys(keys, Reading(handled, 2, 1, 0, 0)) for handled in (10, 30))
+    first = plan.processes[0]
+    replicas = [ReplicaState(first.workflow, first.name, n, restarts=n, state="running") for n in (0, 1)]
+    here = rows_of(plan, before, after, 2.0, replicas)
+    assert [(row.workflow, row.process) for row in here] == keys
+    assert (here[0].rate, here[0].lag, here[0].restarts) == (10.0, 2, 1)
+    assert here[0].replicas == f"2/{first.replicas}"
+    assert rows_of(plan, before, after, 2.0, [])[0].replicas == f"0/{first.replicas}"
+    assert rows_of(plan, {}, after, 2.0, None)[0].replicas == f"{first.replicas}"
 
 
 def test_a_rate_is_never_negative():

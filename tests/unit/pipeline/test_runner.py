@@ -108,12 +108,38 @@ async def test_unknown_message_types_reach_the_handler():
 
     async def handler(sdk, payload):
         messaging = sdk.messaging
-        seen.append((messaging.is_message_ok(), messaging.is_message_error(), messaging.is_message_early_reply()))
+        kinds = messaging.is_message_ok, messaging.is_message_error
+        historic = messaging.is_message_early_reply, messaging.is_message_early_exit
+        seen.append([kind() for kind in (*kinds, *historic)])
 
     async with run_node(task_of(handler)) as node:
         await node.send(StringValue(), message_type=77)
         await node.send(StringValue(), message_type=3)
-    assert seen == [(False, False, False), (False, False, True)]
+        await node.send(StringValue(), message_type=4)
+    assert seen == [[False] * 4, [False, False, True, False], [False, False, False, True]]
+
+
+async def test_a_payload_that_is_packed_already_is_sent_as_it_is():
+    async def handler(sdk, payload):
+        await sdk.messaging.send_any(payload)
+        await sdk.messaging.send_any_with_request_id(payload, "another", "side")
+
+    async with run_node(task_of(handler)) as node:
+        outputs = await node.send(StringValue(value="x"), request_id="r")
+    assert [output.unpack(StringValue).value for output in outputs] == ["x", "x"]
+    assert [(output.request_id, output.channel) for output in outputs] == [("r", ""), ("another", "side")]
+
+
+async def test_a_deleted_setting_is_not_there_and_the_next_scope_is_asked():
+    async with run_node(task_of(lambda sdk, payload: None)) as node:
+        settings = node.sdk.centralized_config
+        await settings.set_config("gain", "3")
+        await settings.set_config("gain", "5", "product")
+        assert await settings.delete_config("gain")
+        assert await settings.get_config("gain") == ("5", True)
+        assert not await settings.delete_config("gain")
+        assert await settings.delete_config("gain", "product")
+        assert await settings.get_config("gain") == (None, False)
 
 
 async def test_historic_types_are_sent_as_their_numbers():

@@ -8,7 +8,7 @@ from fieldstation.pipeline.errors import PipelineNotRunningError
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    written = state.PipelineState("demo", "/x/krt.yaml", "nats://h:1", 7, True, [state.ReplicaState("w", "mix", 1)])
+    written = state.PipelineState("demo", "/x/krt.yaml", "nats://h:1", 7, [state.ReplicaState("w", "mix", 1)])
     state.write(tmp_path, written)
     assert state.read(tmp_path, "demo") == written
     state.remove(tmp_path)

@@ -28,7 +28,7 @@ values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 headers = st.dictionaries(st.text(), values, max_size=5)
 images = st.binary(min_size=IMAGE, max_size=IMAGE)
 

@@ -219,6 +219,10 @@ def test_event_server_listens_on_its_own(served: Any) -> None:
         assert handler.arrived.wait(5)
         handler.sendEvent(Event("B", "getdata", {"data": 6}))
         assert ("B", 6) in handler.heard
+        assert server.sendWorker(served.url, "request", b"")
+        server.disconnectWorker(served.url)
+        server.disconnectWorker(served.url)
+        assert not server.sendWorker(served.url, "request", b"")
     finally:
         server.exit()
     assert server.connectWorker(served.url)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fieldstation.cli.table import print_table
 from fieldstation.core.plugins import require
 from fieldstation.core.security import own_token
 
@@ -104,24 +105,4 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json:
     if not rows:
         click.echo(nothing)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns.values(), box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(text(row.get(key)) for key in columns))
-    # In a pipe or a file nothing is cut off.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
-
-
-def text(value: Any) -> str:
-    """Return a value as a cell of a table."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return " ".join(f"{key}={text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(text(item) for item in value)
-    return str(value)
+    print_table(columns.values(), [[row.get(key) for key in columns] for row in rows])

@@ -14,6 +14,7 @@ from fieldstation.cli.station.place import (
     json_option,
     print_json,
 )
+from fieldstation.cli.table import print_table
 from fieldstation.core.errors import FieldstationError
 from fieldstation.station.health import told_by
 from fieldstation.station.place import current_place
@@ -34,39 +35,31 @@ def status(as_json: bool) -> None:
     if as_json:
         print_json({"running": running, **found})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.print(
-        f"{found['station']}, version {found['version']}, config revision {found['revision']}: "
-        + ("[green]all is well[/]" if found["ok"] else f"[red]{'; '.join(found['problems'])}[/]")
-    )
+    how = click.style("all is well", "green") if found["ok"] else click.style("; ".join(found["problems"]), "red")
+    click.echo(f"{found['station']}, version {found['version']}, config revision {found['revision']}: {how}")
     if found["on_trial"] is not None:
-        console.print(f"the config of revision {found['on_trial']} is on trial")
+        click.echo(f"the config of revision {found['on_trial']} is on trial")
     if found["processes"]:
-        table = Table("process", "kind", "pid", "up", "deaths", box=None)
+        rows = []
         for process in found["processes"]:
             up = f"{process['uptime_s']:.0f} s" if process["running"] else f"starts in {process['starts_in_s']:g} s"
-            table.add_row(process["name"], process["kind"], str(process["pid"] or "-"), up, str(process["deaths"]))
-        console.print(table)
-    _print_queues(console, found["queues"], running)
+            rows.append([process["name"], process["kind"], process["pid"] or "-", up, process["deaths"]])
+        print_table(["process", "kind", "pid", "up", "deaths"], rows)
+    _print_queues(found["queues"], running)
 
 
-def _print_queues(console: Any, queues: dict[str, Any], running: bool) -> None:
-    from rich.table import Table
-
-    table = Table("queue", "waiting", "oldest", "set aside", "stored/min", "sent/min", "delivered", "server", box=None)
+def _print_queues(queues: dict[str, Any], running: bool) -> None:
+    rows = []
     for name, queue in queues.items():
         oldest = "-" if queue["oldest_age_s"] is None else f"{queue['oldest_age_s']:.0f} s"
         server = "reached" if queue["connected"] else queue["last_error"] or "not reached"
         if not (running and queue["configured"]):
             server = "-"
-        table.add_row(
-            name, str(queue["depth"]), oldest, str(queue["parked"]), str(queue.get("stored_per_minute", "-")),
-            str(queue.get("delivered_per_minute", "-")), str(queue["delivered"]), server,
-        )  # fmt: skip
-    console.print(table)
+        rows.append([
+            name, queue["depth"], oldest, queue["parked"], queue.get("stored_per_minute", "-"),
+            queue.get("delivered_per_minute", "-"), queue["delivered"], server,
+        ])  # fmt: skip
+    print_table(["queue", "waiting", "oldest", "set aside", "stored/min", "sent/min", "delivered", "server"], rows)
 
 
 @click.command()
@@ -133,6 +126,4 @@ def queue(as_json: bool, retry: str | None, drop: str | None, show: str | None) 
     if as_json:
         print_json(queues)
         return
-    from rich.console import Console
-
-    _print_queues(Console(highlight=False), queues, found is not None)
+    _print_queues(queues, found is not None)

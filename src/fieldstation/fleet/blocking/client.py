@@ -95,7 +95,7 @@ class BaseClient(Dispatcher):
             self.logger.error("reserve: %s", error)
             return False
 
-    def reserveKind(  # noqa: N802 - named like the documented methods
+    def reserveKind(
         self,
         amount: int,
         kind: str,
@@ -110,11 +110,11 @@ class BaseClient(Dispatcher):
         """Return how many devices are free, of all kinds together; False when control cannot be asked."""
         return self._try(self._fleet.available(), "available")
 
-    def availableDevices(self) -> list[str] | Literal[False]:  # noqa: N802 - the documented name
+    def availableDevices(self) -> list[str] | Literal[False]:
         """Return the serials of the free devices; False when control cannot be asked."""
         return self._try(self._fleet.control.post("/devices", {}), "availableDevices")
 
-    def getSerials(self) -> list[str]:  # noqa: N802 - the documented name
+    def getSerials(self) -> list[str]:
         """Return the serials held now, in the order in which they were reserved."""
         return self._fleet.serials
 
@@ -122,7 +122,7 @@ class BaseClient(Dispatcher):
         """Give these reservations their full time again; returns the extended serials."""
         return self._try(self._fleet.extend(serials), "extend")
 
-    def extendAll(self) -> list[str] | Literal[False]:  # noqa: N802 - the documented name
+    def extendAll(self) -> list[str] | Literal[False]:
         """Extend every reservation under this client's name; returns the extended serials."""
         return self._try(self._fleet.extend_all(), "extendAll")
 
@@ -130,7 +130,7 @@ class BaseClient(Dispatcher):
         """End these reservations; returns the ended serials, without those that were over already."""
         return self._try(self._fleet.end(serials), "end")
 
-    def endAll(self) -> list[str] | Literal[False]:  # noqa: N802 - the documented name
+    def endAll(self) -> list[str] | Literal[False]:
         """End every reservation under this client's name. Safe at exit, in signal handlers, again, without a server."""
         return [] if self._closed else self._try(self._fleet.end_all(), "endAll")
 
@@ -138,11 +138,11 @@ class BaseClient(Dispatcher):
         """Reboot devices, keeping their queues; returns those not ready again within `timeout` seconds."""
         return self._try(self._fleet.reboot(serials, timeout), "reboot")
 
-    def removeSerial(self, serial: str) -> None:  # noqa: N802 - the documented name
+    def removeSerial(self, serial: str) -> None:
         """Forget a device here; its reservation runs out, or `endAll` ends it."""
         portal.loop.call_soon_threadsafe(self._fleet.drop, serial)
 
-    def clearWorkers(self) -> Any:  # noqa: N802 - the documented name
+    def clearWorkers(self) -> Any:
         """End all reservations of everybody (the documented `/clear-workers`; needs the role operator)."""
         return self._try(self._fleet.control.post("/clear-workers", {}), "clearWorkers")
 
@@ -156,14 +156,14 @@ class BaseClient(Dispatcher):
         portal.call(self._fleet.close(2.0))
         self.close_handlers()
 
-    def endOnSignal(self, signals: Iterable[int] = (signal.SIGTERM,)) -> None:  # noqa: N802 - like the documented names
+    def endOnSignal(self, signals: Iterable[int] = (signal.SIGTERM,)) -> None:
         """Have these signals end the program through `sys.exit`, so that reservations are ended; main thread only."""
         for number in signals:
             signal.signal(number, _exit_on)
 
     # Evaluations and requests
 
-    def evaluateBitstreams(  # noqa: N802 - the documented name
+    def evaluateBitstreams(
         self, paths: Iterable[str | Path], serials: str | Iterable[str] | None = None
     ) -> Iterator[Result]:
         """Yield `serial, filepath, value` for each file on each device (default: all held) as they are done.
@@ -175,7 +175,7 @@ class BaseClient(Dispatcher):
         evaluations = [self.evaluation(chosen, path) for path in files]
         return self._evaluate(evaluations, result=BitstreamResult)
 
-    def evaluateEvaluations(  # noqa: N802 - the documented name
+    def evaluateEvaluations(
         self,
         evaluations: Iterable[Evaluation],
         result_timeout: float = 30,
@@ -196,13 +196,11 @@ class BaseClient(Dispatcher):
         for some in portal.iterate(self._fleet.evaluate_in_lists(evaluations, **options)):
             yield from some
 
-    def requestWorker(self, serial: str, event: str, data: Mapping[str, Any]) -> bool:  # noqa: N802 - documented
+    def requestWorker(self, serial: str, event: str, data: Mapping[str, Any]) -> bool:
         """Call what the device's state registered for `event`; files are bytes. False when it was not sent."""
         return not self.requestBatchWorker([serial], event, data)
 
-    def requestBatchWorker(  # noqa: N802 - the documented name
-        self, serials: str | Iterable[str], event: str, data: Mapping[str, Any]
-    ) -> list[str]:
+    def requestBatchWorker(self, serials: str | Iterable[str], event: str, data: Mapping[str, Any]) -> list[str]:
         """Call the same on several devices; returns the serials that could not be sent to."""
         return portal.call(self._fleet.request(serials, event, data))
 

@@ -20,11 +20,11 @@ class Dispatcher:
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def addEventHandler(self, handler: AbstractEventHandler) -> None:  # noqa: N802 - the documented name
+    def addEventHandler(self, handler: AbstractEventHandler) -> None:
         """Have `handler` called for events from now on, after those that were added before it."""
         self._handlers.append(handler)
 
-    def handleEvent(self, event: Event) -> None:  # noqa: N802 - the documented name
+    def handleEvent(self, event: Event) -> None:
         """Call all handlers here and now."""
         for handler in tuple(self._handlers):
             try:

@@ -33,7 +33,7 @@ class PulseCountClient(BaseClient):
         args = _flush(flush_interval_seconds, flush_at_bitstreams_remaining)
         return self._reserve(amount, wait_for_available, available_timeout, kind, args)
 
-    def reserveSpecific(  # noqa: N802 - the documented name
+    def reserveSpecific(
         self,
         serials: str | Iterable[str],
         kind: str = "pulsecount",
@@ -77,7 +77,7 @@ class VarMaxClient(BaseClient):
         args = self._args(flush_interval_seconds, flush_at_bitstreams_remaining, send_waveform)
         return self._reserve(amount, wait_for_available, available_timeout, kind, args)
 
-    def reserveSpecific(  # noqa: N802 - the documented name
+    def reserveSpecific(
         self,
         serials: str | Iterable[str],
         kind: str = "variance",

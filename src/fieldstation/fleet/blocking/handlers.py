@@ -32,7 +32,7 @@ def register(event_name: str, *fields: str) -> Callable[[F], F]:
 class EventSource(Protocol):
     """What handlers are attached to: an EventServer or a client."""
 
-    def handleEvent(self, event: Event) -> None:  # noqa: N802 - the documented name
+    def handleEvent(self, event: Event) -> None:
         """Give an event to every handler."""
 
 
@@ -56,7 +56,7 @@ class AbstractEventHandler:
     def __init__(self, event_server: EventSource) -> None:
         self.event_server = event_server
 
-    def handleEvent(self, event: Event) -> None:  # noqa: N802 - the documented name
+    def handleEvent(self, event: Event) -> None:
         """Call the methods that are registered for this event."""
         for name, fields in self._registered.get(event.event, ()):
             try:
@@ -65,7 +65,7 @@ class AbstractEventHandler:
                 continue
             getattr(self, name)(*values)
 
-    def sendEvent(self, event: Event) -> None:  # noqa: N802 - the documented name
+    def sendEvent(self, event: Event) -> None:
         """Give an event to every handler of the same server, as if it had come from there."""
         self.event_server.handleEvent(event)
 
@@ -85,15 +85,15 @@ class DefaultBaseEventHandler(AbstractEventHandler):
         """The device is lost; its reservation is over."""
 
     @register("reservation end", "serial")
-    def reservationEnd(self, serial: str) -> None:  # noqa: N802 - named like the documented methods
+    def reservationEnd(self, serial: str) -> None:
         """The reservation is over, for whatever reason."""
 
     @register("reservation ending soon", "serial")
-    def reservationEndingSoon(self, serial: str) -> None:  # noqa: N802 - named like the documented methods
+    def reservationEndingSoon(self, serial: str) -> None:
         """Less than 20 minutes are left of the reservation."""
 
     @register("devices_available", "amount")
-    def devicesAvailable(self, amount: int) -> None:  # noqa: N802 - named like the documented methods
+    def devicesAvailable(self, amount: int) -> None:
         """So many devices are free now."""
 
 
@@ -112,7 +112,7 @@ class LoggerEventHandler(AbstractEventHandler):
         super().__init__(event_server)
         self.logger = logger
 
-    def handleEvent(self, event: Event) -> None:  # noqa: N802 - the documented name
+    def handleEvent(self, event: Event) -> None:
         """Log it."""
         self.logger.info("[%s] %s %s", event.serial, event.event, dict(event.contents))
 
@@ -151,13 +151,13 @@ class AvailabilityWaiter(AbstractEventHandler):
         self.amount = 0
 
     @register("devices_available", "amount")
-    def devicesAvailable(self, amount: int) -> None:  # noqa: N802 - named like the documented methods
+    def devicesAvailable(self, amount: int) -> None:
         """Take the new amount."""
         with self._changed:
             self.amount = amount
             self._changed.notify_all()
 
-    def waitForAvailable(self, amount: int, timeout: float | None = None) -> bool:  # noqa: N802 - see above
+    def waitForAvailable(self, amount: int, timeout: float | None = None) -> bool:
         """Wait for at most `timeout` seconds; True when `amount` devices were free when last heard of."""
         with self._changed:
             return self._changed.wait_for(lambda: self.amount >= amount, timeout)

@@ -36,19 +36,19 @@ class EventServer(Dispatcher):
         self._session: aiohttp.ClientSession | None = None
         self._lines: dict[str, tuple[Line, Any]] = {}
 
-    def connectControl(self, url: str, timeout: float = 10.0) -> bool:  # noqa: N802 - the documented name
+    def connectControl(self, url: str, timeout: float = 10.0) -> bool:
         """Connect to a control server; False when it does not answer within `timeout` seconds (it is tried on)."""
         return portal.call(self._connect(url, timeout, lease=False))
 
-    def connectWorker(self, url: str, timeout: float = 10.0) -> bool:  # noqa: N802 - the documented name
+    def connectWorker(self, url: str, timeout: float = 10.0) -> bool:
         """Connect to a worker at the address that a reservation named; False when it does not answer in time."""
         return portal.call(self._connect(url, timeout, lease=True))
 
-    def sendWorker(self, url: str, event: str, data: Any) -> bool:  # noqa: N802 - the documented name
+    def sendWorker(self, url: str, event: str, data: Any) -> bool:
         """Emit a Socket.IO event to a connected worker; False when there is no line to it."""
         return portal.call(self._send(url, event, data))
 
-    def disconnectWorker(self, url: str) -> None:  # noqa: N802 - the documented name
+    def disconnectWorker(self, url: str) -> None:
         """Hang up; nothing when there is no such line."""
         found = self._lines.pop(url.rstrip("/"), None)
         if found is not None:

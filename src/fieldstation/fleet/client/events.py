@@ -11,7 +11,6 @@ FAILURE = "failure"
 INITIALIZED = "initialized"
 RESERVATION_END = "reservation end"
 ENDING_SOON = "reservation ending soon"
-DEVICES_AVAILABLE = "devices_available"
 RESULTS = "results"
 REFUSED = "refused"
 META = "meta"  # the serial of events that are about no device

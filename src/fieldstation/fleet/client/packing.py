@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from fieldstation.core.children import output_of
 from fieldstation.fleet.client.evaluation import BITSTREAM_BYTES, Evaluation, FileEvaluation
 from fieldstation.fleet.errors import FleetError
 
@@ -35,19 +35,13 @@ async def pack_asc(path: Path) -> bytes:
         raise NoIcepackError(path=path)
     with tempfile.TemporaryDirectory(prefix="fieldstation-") as folder:
         packed = Path(folder) / "circuit.bin"
-        process = await asyncio.create_subprocess_exec(
-            icepack, str(path), str(packed), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
         try:
-            async with asyncio.timeout(60):
-                _, complaint = await process.communicate()
-        except BaseException:
-            if process.returncode is None:
-                process.kill()
-            raise
-        if process.returncode != 0 or not packed.exists():
-            said = complaint.decode(errors="replace").strip().rpartition("\n")[2].rstrip(". ")
-            raise BitstreamError(path=path, problem=said or "icepack refused it")
+            code, said = await output_of(icepack, str(path), str(packed), timeout_s=60)
+        except TimeoutError as error:
+            raise BitstreamError(path=path, problem="icepack did not end within 60 s") from error
+        if code != 0 or not packed.exists():
+            complaint = said.rpartition("\n")[2].rstrip(". ")
+            raise BitstreamError(path=path, problem=complaint or "icepack refused it")
         return packed.read_bytes()
 
 

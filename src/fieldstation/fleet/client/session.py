@@ -83,7 +83,7 @@ class FleetClient(Connection):
         """The devices we hold, in the order in which they were reserved."""
         return list(self._held)
 
-    async def available(self, kind: str | None = None) -> int:
+    async def available(self) -> int:
         """Return how many devices are free now, of all kinds together."""
         return int((await self.control.post("/available", {}))["amount"])
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fieldstation.core.children import output_of
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.plugins import require
 from fieldstation.fleet.driver import PARTITION, TTY, Driver, Hotplug, Node, NoFirmwareError, Timing
@@ -128,21 +129,13 @@ class Pico2IceDriver(Driver):
 
     async def _command(self, command: list[str]) -> None:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-            )
+            code, said = await output_of(*command, timeout_s=self.timing.mount_s)
+        except TimeoutError as error:
+            raise MountError(command=" ".join(command), problem=f"no end within {self.timing.mount_s:g} s") from error
         except OSError as error:
             raise MountError(command=" ".join(command), problem=error.strerror) from error
-        try:
-            async with asyncio.timeout(self.timing.mount_s):
-                _, said = await process.communicate()
-        except TimeoutError as error:
-            process.kill()
-            await process.wait()
-            raise MountError(command=" ".join(command), problem=f"no end within {self.timing.mount_s:g} s") from error
-        if process.returncode:
-            problem = said.decode(errors="replace").strip() or f"exit code {process.returncode}"
-            raise MountError(command=" ".join(command), problem=problem)
+        if code:
+            raise MountError(command=" ".join(command), problem=said or f"exit code {code}")
 
     async def port(self, node: Node) -> Port:
         """Open the tty."""

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from fieldstation.core.files import write_file
 from fieldstation.fleet.twin.model import Answer
 
 
@@ -30,11 +31,7 @@ class AnswerCache:
 
     def put(self, digest: str, answer: Answer) -> None:
         """Keep `answer`, then drop the least recently used ones above the limit."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{digest}.json"
-        temporary = path.with_suffix(f".{os.getpid()}.new")
-        temporary.write_text(json.dumps(asdict(answer)))
-        temporary.replace(path)
+        write_file(self.folder / f"{digest}.json", json.dumps(asdict(answer)), durable=False)
         self._shrink()
 
     def _shrink(self) -> None:

@@ -7,7 +7,6 @@ and the program it starts too.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import resource
 import signal
@@ -15,11 +14,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from fieldstation.core.children import die_with_parent
 from fieldstation.fleet.twin.evaluate import evaluate
 from fieldstation.fleet.twin.model import Conditions, unknown
 from fieldstation.fleet.twin.netlist import Pin, load_icebox
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
@@ -28,7 +26,7 @@ def main() -> None:
     ceiling = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left to hear the answer
+    die_with_parent(signal.SIGKILL)  # nobody is left to hear the answer
     load_icebox()
     for line in sys.stdin:
         job = json.loads(line)

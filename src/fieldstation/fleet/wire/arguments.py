@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
 from starlette.requests import ClientDisconnect, Request
 
+from fieldstation.core.errors import first_problem
 from fieldstation.fleet.errors import BadRequestError
 
 MAX_BODY = 4 * 1024 * 1024
@@ -141,9 +142,8 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "json"
-        problem = first["msg"].removeprefix("Value error, ")
+        field, problem = first_problem(error)
+        field = field.partition(".")[0] or "json"
         raise BadRequestError(field=field, problem=problem[:1].lower() + problem[1:]) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fieldstation.core.errors import first_problem
 from fieldstation.fleet.errors import BadRequestError
 from fieldstation.fleet.model import Device, DeviceState, Health, Step, Worker
 
@@ -115,20 +116,5 @@ def read(model: type[M], data: object) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "argument"
-        raise BadRequestError(field=field, problem=first["msg"].removeprefix("Value error, ")) from error
-
-
-def device_message(device: Device) -> dict[str, Any]:
-    """Return a device as the line carries it."""
-    return {
-        "serial": device.serial,
-        "driver": device.driver,
-        "state": device.state.value,
-        "health": device.health.value,
-        "reason": device.reason,
-        "kinds": list(device.kinds),
-        "labels": dict(device.labels),
-        "fence": device.fence,
-    }
+        field, problem = first_problem(error)
+        raise BadRequestError(field=field or "argument", problem=problem) from error

@@ -221,8 +221,8 @@ def message(approval: Approval) -> tuple[str, list[dict[str, Any]]]:
             {
                 "type": "actions",
                 "elements": [
-                    _button("Approve", "primary", f"approve:{approval.id}", kit_slack.APPROVE),
-                    _button("Deny", "danger", f"deny:{approval.id}", kit_slack.DENY),
+                    kit_slack.button("Approve", "primary", f"approve:{approval.id}", kit_slack.APPROVE),
+                    kit_slack.button("Deny", "danger", f"deny:{approval.id}", kit_slack.DENY),
                 ],
             }
         )
@@ -236,13 +236,3 @@ def message(approval: Approval) -> tuple[str, list[dict[str, Any]]]:
 
 def _context(text: str) -> dict[str, Any]:
     return {"type": "context", "elements": [{"type": "plain_text", "text": text[:MAX_TEXT]}]}
-
-
-def _button(text: str, style: str, value: str, action_id: str) -> dict[str, Any]:
-    return {
-        "type": "button",
-        "text": {"type": "plain_text", "text": text},
-        "style": style,
-        "value": value,
-        "action_id": action_id,
-    }

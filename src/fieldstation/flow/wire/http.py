@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
-from fieldstation.core.errors import FieldstationError
+from fieldstation.core.errors import FieldstationError, first_problem
 from fieldstation.core.security import LOCAL, ForbiddenError, Principal, Role, UnauthorizedError, authorize
 from fieldstation.flow.codec import to_json
 from fieldstation.flow.desk import Desk
@@ -226,9 +226,8 @@ async def _read(request: Request, model: Any) -> Any:
     try:
         return model.model_validate_json(bytes(data) or b"{}")
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadRequestError(field=field, problem=first["msg"]) from error
+        field, problem = first_problem(error)
+        raise BadRequestError(field=field or "body", problem=problem) from error
 
 
 def _answering(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Any]]:

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 100
 FETCH_S = 5.0
-ACK_WAIT_S = 30.0
 
 _TROUBLE = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fieldstation.station.durable import write_file
+from fieldstation.core.files import write_file
 
 REMEMBERED = 500
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fieldstation.station.durable import write_file
+from fieldstation.core.files import write_file
 from fieldstation.station.place import Place
 from fieldstation.station.updates.trial import MAX_STARTS
 from fieldstation.station.version import Version

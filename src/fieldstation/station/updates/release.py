@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from fieldstation.core.files import replacing
 from fieldstation.core.plugins import require
 from fieldstation.station.errors import UpdateError
 from fieldstation.station.place import place_of
@@ -134,9 +135,8 @@ class Repository:
         for signer in signers:
             metadata.sign(signer, append=True)
         self._metadata.mkdir(parents=True, exist_ok=True)
-        beside = self._metadata / f".{name}.new"
-        metadata.to_file(str(beside))
-        beside.replace(self._metadata / name)
+        with replacing(self._metadata / name) as beside:
+            metadata.to_file(str(beside))
 
     def _signer(self, name: str, *, make: bool = False) -> Any:
         serialization = require("cryptography.hazmat.primitives.serialization", extra="station", feature="Signing")

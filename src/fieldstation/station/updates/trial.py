@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fieldstation.station.durable import sync_folder, write_file
+from fieldstation.core.files import sync, write_file
 
 MAX_STARTS = 3
 MAX_DEATHS = 3
@@ -80,4 +80,4 @@ class TrialFile:
         """End the trial."""
         self._path.unlink(missing_ok=True)
         if self._path.parent.is_dir():
-            sync_folder(self._path.parent)
+            sync(self._path.parent)

@@ -6,7 +6,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from fieldstation.station.durable import sync_folder
+from fieldstation.core.files import sync
 from fieldstation.station.errors import UnsafeReleaseError
 
 MAX_MEMBERS = 100_000
@@ -36,7 +36,7 @@ def unpack(archive: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         top.rename(target)
-    sync_folder(target.parent)
+    sync(target.parent)
     shutil.rmtree(beside, ignore_errors=True)
 
 

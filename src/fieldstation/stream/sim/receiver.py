@@ -7,7 +7,6 @@ import select
 import threading
 import time
 import tty
-from pathlib import Path
 from typing import Any
 
 from fieldstation.core.plugins import require
@@ -127,9 +126,3 @@ class SimulatedF9t:
             key, kind = self._ubx.cfgkey2name(number)
             body += number.to_bytes(4, "little") + self._ubx.val2bytes(self.settings.get(key, 0), kind)
         self._write(self._ubx.UBXMessage("CFG", "CFG-VALGET", self._ubx.GET, payload=body).serialize())
-
-
-def device_link(receiver: SimulatedF9t, path: Path) -> None:
-    """Give the receiver a path that stays the same."""
-    path.unlink(missing_ok=True)
-    path.symlink_to(receiver.device)

@@ -149,7 +149,6 @@ class Encoder:
 
     def __init__(self, name: str) -> None:
         self._name = field(1, name.encode())
-        self._shapes: dict[tuple[int, int], bytes] = {}
 
     def response(self, frame: Frame, received_ns: int) -> bytes:
         """Return the bytes of a StreamImagesResponse that holds `frame`."""

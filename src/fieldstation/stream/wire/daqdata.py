@@ -55,7 +55,6 @@ class Context(Protocol):
     async def write(self, message: bytes) -> None: ...  # noqa: D102 - a protocol: the name says it
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any = ()) -> None: ...  # noqa: D102 - a protocol: the name says it
     def invocation_metadata(self) -> Any: ...  # noqa: D102 - a protocol: the name says it
-    def set_trailing_metadata(self, metadata: Any) -> None: ...  # noqa: D102 - a protocol: the name says it
     def peer(self) -> str: ...  # noqa: D102 - a protocol: the name says it
 
 

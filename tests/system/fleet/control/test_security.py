@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 from urllib.parse import unquote
 
 import aiohttp
@@ -15,7 +14,7 @@ import socketio
 from fieldstation.core.errors import InsecureBindError
 from fieldstation.core.security import Role, client_tls
 from fieldstation.fleet.store import Store
-from fieldstation.testing import eventually
+from fieldstation.testing import Authority, eventually
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -258,24 +257,11 @@ async def test_no_token_is_ever_shown(guarded, tokens, database, caplog):
 @pytest.mark.needs("openssl")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_with_a_certificate_all_of_it_is_https(start, tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    request = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*request, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    ca = Authority(tmp_path)
+    certificate, key = ca.issue("control")
     control = await start(tls_certificate=certificate, tls_key=key)
     assert control.url.startswith("https://")
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls(ca=certificate))) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls(ca=ca.certificate))) as session:
         async with session.get(control.url + "/available") as response:
             assert await response.json() == {"amount": 0}
         sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=session)

@@ -47,7 +47,7 @@ async def test_a_line_that_was_silent_for_too_long_is_made_anew(
     async with fake_control() as control:
         between = Line(control.server.port)
         worker = Stub()
-        kept = ControlLine(worker, [f"http://127.0.0.1:{between.port}"], backlog=LogBacklog())  # type: ignore[arg-type]
+        kept = ControlLine(worker, [f"http://127.0.0.1:{between.port}"], backlog=LogBacklog())
         keeping = asyncio.create_task(kept.run())
         try:
             await eventually(lambda: control.said("beat"), 30)

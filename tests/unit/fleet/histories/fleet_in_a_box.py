@@ -57,7 +57,7 @@ class Bench:
         self.reports: deque[tuple[str, dict[str, Any]]] = deque()
 
     def start(self) -> None:
-        self.worker = Worker(self.name, {"boards": self.driver}, self.disk, url=f"http://{self.name}")  # type: ignore[arg-type]
+        self.worker = Worker(self.name, {"boards": self.driver}, self.disk, url=f"http://{self.name}")
         self.worker.reports.subscribe(self._report)
         self.task = self.box.loop.create_task(self.worker.run())
 
@@ -413,7 +413,7 @@ class Box:
 
         async def live() -> None:
             while True:
-                control = Control(config, BoxStore(self.database), self._call)  # type: ignore[arg-type]  # as a store does
+                control = Control(config, BoxStore(self.database), self._call)
                 control.clock.monotonic = self.loop.time
                 with suppress(StoreError):
                     await control.refresh_tokens()

@@ -25,18 +25,18 @@ def register(data: int, output: int, **changes: object) -> FlipFlop:
         "output": output,
         "place": (1, 1, output),
     }
-    return FlipFlop(**{**fields, **changes})  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
+    return FlipFlop(**{**fields, **changes})
 
 
 def lut(init: int, output: int, *inputs: int) -> Lut:
     padded = (*inputs, 0, 0, 0, 0)[:4]
-    return Lut(padded, output, init, (1, 1, output))  # type: ignore[arg-type]  # the shape is right, the checker cannot see it
+    return Lut(padded, output, init, (1, 1, output))
 
 
 def netlist(counted: int, *cells: Lut | Carry | FlipFlop | Ram, unsupported: tuple[Unsupported, ...] = ()) -> Netlist:
     made = Netlist("5k", 100, CLOCK, counted, unsupported=list(unsupported))
     for cell in cells:
-        {Lut: made.luts, Carry: made.carries, FlipFlop: made.flip_flops, Ram: made.rams}[type(cell)].append(cell)  # type: ignore[attr-defined]  # a lazy name of the module
+        {Lut: made.luts, Carry: made.carries, FlipFlop: made.flip_flops, Ram: made.rams}[type(cell)].append(cell)
     return made
 
 
