@@ -160,9 +160,9 @@ class Store:
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except sqlalchemy.exc.DBAPIError as error:
-            problem = mask(str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else str(error))
-            raise StoreError(path=self.address.shown, problem=problem) from error
+        except (sqlalchemy.exc.StatementError, OverflowError, UnicodeError) as error:
+            told = str(getattr(error, "orig", None) or error).strip() or str(error)
+            raise StoreError(path=self.address.shown, problem=mask(told.splitlines()[0])) from error
         except OSError as error:
             raise StoreError(path=self.address.shown, problem=error.strerror or error) from error
 

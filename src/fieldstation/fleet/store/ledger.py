@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -189,10 +189,8 @@ def end_unknown(connection: Connection, known: Collection[str]) -> dict[str, int
 def write_audit(connection: Connection, entries: Iterable[Entry]) -> None:
     """Append to the audit log. Nothing else writes there."""
     now = datetime.now(UTC)
-    rows = [
-        {"at": now, "user": e.user, "client": e.client, "action": e.action, "target": e.target, "detail": e.detail}
-        for e in entries
-    ]
+    # As they will be read back, since their hash is of that.
+    rows = [{"at": now, **{name: tables.storable(text) for name, text in asdict(e).items()}} for e in entries]
     if rows:
         chain.append(connection, rows)
 

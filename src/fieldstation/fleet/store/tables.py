@@ -40,17 +40,34 @@ class UtcTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text as every database can keep it: without NUL, which PostgreSQL refuses. A line that could never be written
+    would be tried again with every transaction, and keep all others from being written."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Leave out what cannot be kept."""
+        return None if value is None else storable(value)
+
+
+def storable(text: str) -> str:
+    """Return `text` as it will be read back."""
+    return text.replace("\x00", "")
+
+
 metadata = MetaData()
 
 worker = Table(
     "fleet_worker",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("url", Text, nullable=False),
-    Column("version", Text, nullable=False),
+    Column("name", Words, primary_key=True),
+    Column("url", Words, nullable=False),
+    Column("version", Words, nullable=False),
     Column("kinds", JSON, nullable=False),
-    Column("boot", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("boot", Words, nullable=False),
+    Column("state", Words, nullable=False),
     Column("draining", Boolean, nullable=False),
     Column("seen_at", UtcTime),
 )
@@ -58,12 +75,12 @@ worker = Table(
 device = Table(
     "fleet_device",
     metadata,
-    Column("serial", Text, primary_key=True),
-    Column("worker", Text, ForeignKey("fleet_worker.name"), nullable=False),
-    Column("driver", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("health", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("serial", Words, primary_key=True),
+    Column("worker", Words, ForeignKey("fleet_worker.name"), nullable=False),
+    Column("driver", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("health", Words, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("kinds", JSON, nullable=False),
     Column("labels", JSON, nullable=False, server_default="{}"),
     Column("fence", BigInteger, nullable=False),
@@ -74,26 +91,26 @@ device = Table(
 gone = Table(
     "fleet_gone",
     metadata,
-    Column("serial", Text, primary_key=True),
+    Column("serial", Words, primary_key=True),
     Column("fence", BigInteger, nullable=False),
 )
 
 lease = Table(
     "fleet_lease",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("token_hash", Text, nullable=False, unique=True),
-    Column("user", Text, nullable=False),
-    Column("client", Text, nullable=False),
-    Column("worker", Text, ForeignKey("fleet_worker.name"), nullable=False),
-    Column("kind", Text, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("token_hash", Words, nullable=False, unique=True),
+    Column("user", Words, nullable=False),
+    Column("client", Words, nullable=False),
+    Column("worker", Words, ForeignKey("fleet_worker.name"), nullable=False),
+    Column("kind", Words, nullable=False),
     Column("args", JSON, nullable=False),
     Column("until", UtcTime, nullable=False),
     Column("had_socket", Boolean, nullable=False),
     Column("taken_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
-    Column("end_reason", Text),
-    Column("ticket", Text),
+    Column("end_reason", Words),
+    Column("ticket", Words),
 )
 Index("fleet_lease_open", lease.c.ended_at)
 
@@ -101,17 +118,17 @@ Index("fleet_lease_open", lease.c.ended_at)
 reservation = Table(
     "fleet_reservation",
     metadata,
-    Column("serial", Text, ForeignKey("fleet_device.serial"), primary_key=True),
-    Column("lease", Text, ForeignKey("fleet_lease.id"), nullable=False, index=True),
+    Column("serial", Words, ForeignKey("fleet_device.serial"), primary_key=True),
+    Column("lease", Words, ForeignKey("fleet_lease.id"), nullable=False, index=True),
     Column("fence", BigInteger, nullable=False),
 )
 
 token = Table(
     "fleet_token",
     metadata,
-    Column("hash", Text, primary_key=True),
-    Column("user", Text, nullable=False),
-    Column("role", Text, nullable=False),
+    Column("hash", Words, primary_key=True),
+    Column("user", Words, nullable=False),
+    Column("role", Words, nullable=False),
     Column("created_at", UtcTime, nullable=False),
 )
 
@@ -120,7 +137,7 @@ leader = Table(
     "fleet_leader",
     metadata,
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("holder", Text, nullable=False),
+    Column("holder", Words, nullable=False),
     Column("beat", BigInteger, nullable=False),
 )
 
@@ -128,10 +145,10 @@ leader = Table(
 out_of_service = Table(
     "fleet_out_of_service",
     metadata,
-    Column("serial", Text, primary_key=True),
-    Column("health", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("user", Text, nullable=False),
+    Column("serial", Words, primary_key=True),
+    Column("health", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("user", Words, nullable=False),
     Column("since", UtcTime, nullable=False),
 )
 
@@ -141,11 +158,11 @@ history = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", UtcTime, nullable=False),
-    Column("serial", Text, nullable=False),
-    Column("worker", Text, nullable=False),
-    Column("user", Text, nullable=False),
-    Column("step", Text, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("serial", Words, nullable=False),
+    Column("worker", Words, nullable=False),
+    Column("user", Words, nullable=False),
+    Column("step", Words, nullable=False),
+    Column("detail", Words, nullable=False),
 )
 Index("fleet_history_serial", history.c.serial, history.c.id)
 
@@ -155,13 +172,13 @@ audit = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", UtcTime, nullable=False),
-    Column("user", Text, nullable=False),
-    Column("client", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("target", Text, nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("previous", Text, nullable=False, server_default=""),
-    Column("hash", Text, nullable=False, server_default=""),
+    Column("user", Words, nullable=False),
+    Column("client", Words, nullable=False),
+    Column("action", Words, nullable=False),
+    Column("target", Words, nullable=False),
+    Column("detail", Words, nullable=False),
+    Column("previous", Words, nullable=False, server_default=""),
+    Column("hash", Words, nullable=False, server_default=""),
 )
 Index("fleet_audit_at", audit.c.at)
 
@@ -171,5 +188,5 @@ audit_head = Table(
     metadata,
     Column("first", BigInteger, nullable=False),
     Column("line", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("hash", Words, nullable=False),
 )

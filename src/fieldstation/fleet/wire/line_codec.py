@@ -17,6 +17,7 @@ from fieldstation.fleet.model import Device, DeviceState, Health, Step, Worker
 
 M = TypeVar("M", bound=BaseModel)
 
+MOST_FENCE = 2**53  # as far as every reader of JSON counts; databases count somewhat further
 _NAME = Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
 
 
@@ -30,7 +31,7 @@ class DeviceMessage(BaseModel):
     reason: str = Field("", max_length=10_000)
     kinds: tuple[str, ...] = ()
     labels: dict[str, str] = {}
-    fence: int = Field(0, ge=0)
+    fence: int = Field(0, ge=0, le=MOST_FENCE)
 
     def to_model(self, worker: str) -> Device:
         """Return the device, on `worker`."""
@@ -99,7 +100,10 @@ class StepMessage(BaseModel):
 
     def to_model(self, worker: str) -> Step:
         """Return the step; its time is the worker's, or now when it says none that can be used."""
-        at = self.at if self.at is not None and self.at.tzinfo is not None else datetime.now(UTC)
+        try:
+            at = self.at.astimezone(UTC) if self.at is not None and self.at.tzinfo is not None else datetime.now(UTC)
+        except OverflowError:  # within hours of year 1 or 9999
+            at = datetime.now(UTC)
         return Step(self.serial, self.step, self.detail.replace("\x00", ""), worker=worker, at=at)
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TRANSPORT_LIMIT = 100_000_000  # somewhat more than a message may have, so that a refusal can be a sentence
 SOCKETS_PER_CLIENT = 64
+LEASES_PER_SOCKET = 1000
 PRESENT_S = 5.0  # how long a lease that control has just made may take to get here
 GRACEFUL = "graceful_shutdown"
 
@@ -75,6 +76,8 @@ class WorkerSockets:
             raise Refused("client_id is missing: the hand-shake's auth payload must be {'client_id': NAME}.")
         if self._clients[client] >= SOCKETS_PER_CLIENT:
             raise Refused(f"client_id {client} has {SOCKETS_PER_CLIENT} sockets here already; close some.")
+        if len(leases := _strings(told.get("leases"))) > LEASES_PER_SOCKET:
+            raise Refused(f"leases has {len(leases)} entries; a socket presents at most {LEASES_PER_SOCKET}.")
 
         def send(text: str, confirmed: Callable[[], None]) -> None:
             self._outgoing.put_nowait((sid, text, confirmed))
@@ -86,8 +89,7 @@ class WorkerSockets:
         if isinstance(principal, Principal) and principal.role >= Role.OPERATOR:
             self._operators.add(sid)
         self.worker.open(session)
-        tokens = [lease_token(environ.get("HTTP_AUTHORIZATION", "")), *_strings(told.get("leases"))]
-        for token in filter(None, tokens):
+        for token in filter(None, [lease_token(environ.get("HTTP_AUTHORIZATION", "")), *leases]):
             self.worker.present(session, token)
 
     async def _disconnect(self, sid: str, reason: object = None) -> None:
@@ -121,6 +123,8 @@ class WorkerSockets:
         if not isinstance(token, str) or not token:
             return acknowledgement(BadRequestError(field="lease", problem="it must be a lease token"))
         session = self._sessions[sid]
+        if len(session.unknown) >= LEASES_PER_SOCKET:
+            return acknowledgement(BadRequestError(field="lease", problem="too many of this socket are unknown here"))
         if not self.worker.present(session, token) and not await self.worker.expect(session, token, PRESENT_S):
             return acknowledgement(
                 BadRequestError(field="lease", problem="no reservation on this worker has this token")

@@ -117,6 +117,16 @@ async def test_too_many_sockets_of_one_client_are_refused_and_others_get_in(flee
         await holder.sio.disconnect()
 
 
+async def test_guessing_leases_is_limited(fleet):
+    greedy, told = fleet.hold(*(f"fsl_{n}" for n in range(1001))), []
+    greedy.sio.on("connect_error", told.append)
+    with pytest.raises(RefusedError):
+        await greedy.__aenter__()
+    assert "presents at most 1000" in str(told)
+    async with fleet.hold(*(f"fsl_{n}" for n in range(1000))) as guesser:
+        assert "too many" in (await guesser.call("present", "fsl_more"))["error"]["message"]
+
+
 async def test_arguments_of_a_kind_are_checked_and_the_device_comes_back(fleet):
     _, token = await fleet.control.assign(A, flush_interval_seconds="soon")
     async with fleet.hold(token) as holder:
