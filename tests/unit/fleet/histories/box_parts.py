@@ -19,6 +19,7 @@ from fieldstation.fleet.client.evaluation import Evaluation
 from fieldstation.fleet.driver import TTY, Driver, Hotplug, Node
 from fieldstation.fleet.errors import NotLeaderError
 from fieldstation.fleet.holding import Held
+from fieldstation.fleet.model import OutOfService
 from fieldstation.fleet.states.core import AbstractState
 from fieldstation.fleet.states.reservable import reservable
 from fieldstation.fleet.store import leader, schema, tables
@@ -128,27 +129,35 @@ class WorkerDisk:
         self.fences: dict[str, int] = {}
         self.leases: dict[str, tuple[dict[str, Any], float, bool | None]] = {}
         self.events: dict[int, tuple[int, str, str, str]] = {}
+        self.out: dict[str, OutOfService] = {}
         self._next = 0
+
+    def load_out_of_service(self) -> dict[str, OutOfService]:
+        return dict(self.out)
+
+    def save_out_of_service(self, serial: str, out: OutOfService | None) -> Future[None]:
+        self.out.pop(serial, None)
+        if out is not None:
+            self.out[serial] = out
+        return _done()
 
     def load(self, now: float) -> tuple[dict[str, int], list[Held], list[tuple[int, str, str, str]]]:
         held = []
         for body, ends_at, ours in self.leases.values():
             one = Held.parse({**body, "for_s": ends_at - now}, now)
             one.ours = ours
+            one.ended_at = None if one.fences else min(one.ends_at, now)
             held.append(one)
         return dict(self.fences), held, list(self.events.values())
 
     def save(self, held: Held, now: float) -> Future[None]:
-        self.leases[held.id] = held.body(now), held.ends_at, held.ours
+        self.leases[held.id] = held.body(now), held.ends_at if held.ended_at is None else held.ended_at, held.ours
         for serial, fence in held.fences.items():
             self.fences[serial] = max(fence, self.fences.get(serial, 0))
         return _done()
 
     def forget(self, lease: str) -> Future[None]:
         self.leases.pop(lease, None)
-        return _done()
-
-    def forget_events(self, lease: str) -> Future[None]:
         self.events = {key: event for key, event in self.events.items() if event[1] != lease}
         return _done()
 
