@@ -345,10 +345,14 @@ class Box:
         self.control_task: asyncio.Task[None] | None = None
         self.benches = {name: Bench(self, name, owned) for name, owned in serials.items()}
         self.clients = {name: Client(self, name) for name in clients}
-        self.do(self.start_control)
-        for bench in self.benches.values():
-            self.do(bench.start)
-        self.wait(1.0)
+        try:
+            self.do(self.start_control)
+            for bench in self.benches.values():
+                self.do(bench.start)
+            self.wait(1.0)
+        except BaseException:
+            self.close()  # a clock that stands still would fail all tests after this one too
+            raise
 
     def close(self) -> None:
         self.do(self.stop_control)
