@@ -74,12 +74,13 @@ class Lines:
         self.open: dict[str, Line] = {}
         self._watched: set[str] = set()
         self._absent: set[str] = set()  # leased devices that a restarted worker has not found yet
+        self._away: set[str] = set()  # devices that are to be forgotten once their leases have ended on disk
         self.expected: set[str] = set()  # workers that were online under the leader before us
         self.settled = asyncio.Event()
 
     def clear(self) -> None:
         """Forget all lines."""
-        for known in (self.open, self._watched, self._absent, self.expected):
+        for known in (self.open, self._watched, self._absent, self._away, self.expected):
             known.clear()
         self.settled.set()  # who waits shall find out that we do not lead
         self.settled.clear()
@@ -184,6 +185,7 @@ class Lines:
             # It was carried over while its old worker was away.
             if device.serial in self.index.lease_of:
                 self._fail(device.serial, f"it is now at worker {worker}")
+        self._away.discard(device.serial)
         holding = self.index.holding_of(device.serial)
         fence = max(device.fence, self.index.fence_of(device.serial))
         if holding is not None and holding.lease.worker == worker:
@@ -211,11 +213,12 @@ class Lines:
 
     def _gone(self, serial: str, reason: str) -> None:
         if serial in self.index.lease_of:
-            self._fail(serial, reason, forget=True)
+            self._away.add(serial)
+            self._fail(serial, reason)
         else:
             self.record.forget_device(serial)
 
-    def _fail(self, serial: str, reason: str, *, forget: bool = False, tell: Sequence[str] = GRIEF) -> None:
+    def _fail(self, serial: str, reason: str, *, tell: Sequence[str] = GRIEF) -> None:
         async def fail() -> None:
             while True:
                 try:
@@ -225,7 +228,9 @@ class Lines:
                     about = {"fields": {"lease": self.index.lease_of.get(serial)}}
                     log.error("cannot write that %s failed: %s", serial, error, extra=about)
                     await asyncio.sleep(1)
-            if forget and serial not in self.index.lease_of:
+            # It may have come back while the database was away.
+            if serial in self._away and serial not in self.index.lease_of:
+                self._away.discard(serial)
                 self.record.forget_device(serial)
                 self.changed()
 

@@ -212,12 +212,13 @@ class Record:
         used = await self.store.transact(lambda connection: ledger.end_unknown(connection, known))
         self._doubtful = False
         for serial, fence in used.items():
-            fence = max(fence, self.index.fence_of(serial))
+            if fence <= self.index.fence_of(serial):
+                continue
             if (device := self.index.devices.get(serial)) is not None:
                 self.index.devices[serial] = replace(device, fence=fence)
             else:
                 self.index.gone[serial] = fence
-        self.changed_devices(used)
+            self.changed_devices([serial])
 
     async def keep_flushed(self) -> None:
         """Write reports to disk soon after they come, for ever."""

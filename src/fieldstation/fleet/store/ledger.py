@@ -173,17 +173,15 @@ def end(connection: Connection, serials: Collection[str], leases: Collection[str
 
 def end_unknown(connection: Connection, known: Collection[str]) -> dict[str, int]:
     """End open leases that are not `known`: their commit was reported lost, so nobody holds their tokens. Returns the
-    fencing numbers that they used up."""
+    fencing numbers that are used up by now, of all devices: what an earlier call ended may be unknown as well."""
     lost = [row.id for row in connection.execute(select(tables.lease.c.id).where(tables.lease.c.ended_at.is_(None)))]
     lost = [lease for lease in lost if lease not in known]
-    if not lost:
-        return {}
-    columns = tables.reservation.c
-    rows = connection.execute(select(columns.serial, columns.fence).where(columns.lease.in_(lost))).all()
-    fences = {row.serial: row.fence for row in rows}
-    end(connection, fences, lost, "its commit was not confirmed")
-    write_audit(connection, [Entry("end", ",".join(fences), detail="its commit was not confirmed")])
-    return fences
+    if lost:
+        columns = tables.reservation.c
+        serials = list(connection.execute(select(columns.serial).where(columns.lease.in_(lost))).scalars())
+        end(connection, serials, lost, "its commit was not confirmed")
+        write_audit(connection, [Entry("end", ",".join(serials), detail="its commit was not confirmed")])
+    return {row.serial: row.fence for row in connection.execute(select(tables.device.c.serial, tables.device.c.fence))}
 
 
 def write_audit(connection: Connection, entries: Iterable[Entry]) -> None:

@@ -390,7 +390,24 @@ def take_what_the_worker_never_heard_of(fire):
     fire.wait(3.0)
 
 
-@pytest.mark.parametrize("history", [run_out_while_the_database_is_down, take_what_the_worker_never_heard_of])
+def come_back_before_it_was_written_that_they_are_gone(fire):
+    """Control gave boards up that a restarted worker did not find, could not write it, and forgot them when it could:
+    by then the worker had found them, and had nothing more to say."""
+    fire.reserve("ann", 3)
+    fire.kill_worker("a")
+    fire.database(True)
+    fire.start_worker("a", found_after_s=8.0)
+    fire.wait(40.0)
+
+
+ONCE = (
+    run_out_while_the_database_is_down,
+    take_what_the_worker_never_heard_of,
+    come_back_before_it_was_written_that_they_are_gone,
+)
+
+
+@pytest.mark.parametrize("history", ONCE)
 def test_a_history_that_once_broke_something_comes_right(history):
     replay(history)
 
