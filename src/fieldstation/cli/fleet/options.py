@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import signal
 import socket
@@ -17,6 +16,7 @@ import click
 from fieldstation.cli.table import print_table
 from fieldstation.core.plugins import require
 from fieldstation.core.security import own_token
+from fieldstation.kit.environment import user_name
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +63,7 @@ def wait(command: F) -> F:
 
 def default_name() -> str:
     """Return `user@host`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
