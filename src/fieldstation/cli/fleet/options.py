@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import sys
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import print_json, print_table
 from fieldstation.core.plugins import require
 from fieldstation.core.security import own_token
 from fieldstation.kit.environment import user_name
@@ -38,11 +37,6 @@ def server(command: F) -> F:
         show_default=True,
         help="Control server, or several separated by commas. [env: FIELDSTATION_CONTROL]",
     )(command)
-
-
-def as_json(command: F) -> F:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
 def name(command: F) -> F:
@@ -100,7 +94,7 @@ def ask(control: str, token_file: Path | None, call: Callable[[Any], Awaitable[T
 def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json: bool, nothing: str = "none") -> None:
     """Print rows as JSON, or as a table with `columns` (key -> heading)."""
     if as_json:
-        click.echo(json.dumps(list(rows), indent=1))
+        print_json(list(rows))
         return
     if not rows:
         click.echo(nothing)
