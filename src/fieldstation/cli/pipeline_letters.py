@@ -92,7 +92,7 @@ def dead_show(number: int, as_json: bool, **where: Any) -> None:
     row = {**dataclasses.asdict(letter), "at": letter.at.isoformat()}
     body = row.pop("body")
     try:
-        row["payload"] = codec.to_text(codec.decode(body, letter.subject, 64 * 1024 * 1024).payload)
+        row["payload"] = codec.to_text(codec.decode(body, letter.subject).payload)
     except MessageError as error:
         row["payload"] = f"not readable: {error}"
     if as_json:
