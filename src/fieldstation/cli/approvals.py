@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import json_option, print_json, print_table
 from fieldstation.flow.client import ApprovalsClient
 from fieldstation.flow.codec import to_json
 from fieldstation.flow.model import Approval, State, shown
@@ -32,13 +31,13 @@ def _server(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @approvals.command("list")
 @click.option("--state", type=click.Choice([s.value for s in State]), help="Only those in this state.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @_server
 def listing(control: str | None, state: str | None, as_json: bool) -> None:
     """List requests, the newest first."""
     found = ApprovalsClient(control).listing(state)
     if as_json:
-        click.echo(json.dumps([to_json(a) for a in found], indent=1))
+        print_json([to_json(a) for a in found])
         return
     rows = []
     for a in found:
@@ -49,14 +48,14 @@ def listing(control: str | None, state: str | None, as_json: bool) -> None:
 
 @approvals.command()
 @click.argument("identity", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @_server
 def show(identity: str, control: str | None, as_json: bool) -> None:
     """Show one request: what exactly would run, who answered, and everything that happened to it."""
     client = ApprovalsClient(control)
     found, trail = client.get(identity), client.audit(identity)
     if as_json:
-        click.echo(json.dumps(to_json(found) | {"audit": trail}, indent=1))
+        print_json(to_json(found) | {"audit": trail})
         return
     click.echo(f"{found.id}  {found.state.value}  {found.title}")
     click.echo(f"asked by {found.requester}, closes {found.expires_at:%Y-%m-%d %H:%M:%S} UTC, digest {found.digest}")

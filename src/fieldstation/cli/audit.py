@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 
 import click
 
+from fieldstation.cli.output import json_option, print_json
 from fieldstation.core.config import load
 from fieldstation.core.plugins import require
 
@@ -24,7 +24,7 @@ def audit() -> None:
 @audit.command()
 @click.option("--database", metavar="URL", help="The control's database; by default the one that control takes.")
 @click.option("--expect", metavar="HASH", help="A hash that was noted earlier: some line must still have it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify(database: str | None, expect: str | None, as_json: bool) -> None:
     """Walk the chain and name its first bad line; exit 1 when there is one.
 
@@ -42,7 +42,7 @@ def verify(database: str | None, expect: str | None, as_json: bool) -> None:
     finally:
         store.close()
     if as_json:
-        click.echo(json.dumps({"ok": found.line is None, **dataclasses.asdict(found)}, indent=1))
+        print_json({"ok": found.line is None, **dataclasses.asdict(found)})
     elif found.line is None:
         click.echo(f"{found.lines} lines are as they were written; the last one's hash is {found.hash}")
         if found.earlier:

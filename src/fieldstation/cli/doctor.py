@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from fieldstation.cli.up import as_json, machine_option
+from fieldstation.cli.output import json_option, print_json
+from fieldstation.cli.up import machine_option
 from fieldstation.core.plugins import require
 
 MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
@@ -18,7 +18,7 @@ MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 @click.command()
 @click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path, dir_okay=False))
 @machine_option
-@as_json
+@json_option
 def doctor(file: Path | None, machine: str | None, as_json: bool) -> None:
     """Look at this machine, and at what the site file FILE (site.toml, when it is there) wants of it.
 
@@ -32,7 +32,7 @@ def doctor(file: Path | None, machine: str | None, as_json: bool) -> None:
         file = Path("site.toml")
     found = list(examine(file, machine))
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in found], indent=1))
+        print_json([dataclasses.asdict(finding) for finding in found])
     else:
         width = max(len(finding.what) for finding in found)
         for finding in found:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import print_table
 from fieldstation.core.errors import StoreError
 
 if TYPE_CHECKING:

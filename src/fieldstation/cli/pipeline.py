@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fieldstation.cli.output import json_option, print_json, print_table
 from fieldstation.cli.pipeline_config import config
 from fieldstation.cli.pipeline_letters import dead_letters
 from fieldstation.cli.pipeline_reach import (
-    json_option,
     manifest_argument,
     nats_option,
     product_of,
@@ -27,7 +27,6 @@ from fieldstation.cli.pipeline_reach import (
     state_option,
     with_plan,
 )
-from fieldstation.cli.table import print_table
 from fieldstation.core.log import mask
 from fieldstation.core.plugins import require
 
@@ -197,7 +196,7 @@ def status(
 
     rows = with_plan(manifest, name, place, nats_url, look)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        print_json([dataclasses.asdict(row) for row in rows])
     elif graph:
         for workflow in dict.fromkeys(row.workflow for row in rows):
             click.echo(f"{workflow}:")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fieldstation.cli.output import json_option, print_json, print_table
 from fieldstation.cli.pipeline_reach import (
-    json_option,
     nats_option,
     product_option,
     state_option,
     with_bucket,
 )
-from fieldstation.cli.table import print_table
 
 
 @click.group()
@@ -50,7 +48,7 @@ def config_show(as_json: bool, **scope: Any) -> None:
 
     values = with_bucket(scope, show)
     if as_json:
-        click.echo(json.dumps(values, indent=1))
+        print_json(values)
     else:
         print_table(["key", "value"], [[key, value] for key, value in values.items()])
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fieldstation.cli.output import json_option, print_json, print_table
 from fieldstation.cli.pipeline_reach import (
-    json_option,
     manifest_argument,
     nats_option,
     product_of,
@@ -19,7 +18,6 @@ from fieldstation.cli.pipeline_reach import (
     with_plan,
     with_stream,
 )
-from fieldstation.cli.table import print_table
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -56,7 +54,7 @@ def dead_list(manifest: Path, product: str, folder: Path | None, nats_url: str, 
             row |= {"stream": stream, "at": letter.at.isoformat()}
             del row["body"]
             rows.append(row)
-        click.echo(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         print_table(
             ["number", "process", "at", "request", "error"],
@@ -94,11 +92,11 @@ def dead_show(number: int, as_json: bool, **where: Any) -> None:
     row = {**dataclasses.asdict(letter), "at": letter.at.isoformat()}
     body = row.pop("body")
     try:
-        row["payload"] = codec.to_text(codec.decode(body, letter.subject, 64 * 1024 * 1024).payload)
+        row["payload"] = codec.to_text(codec.decode(body, letter.subject).payload)
     except MessageError as error:
         row["payload"] = f"not readable: {error}"
     if as_json:
-        click.echo(json.dumps(row, indent=1))
+        print_json(row)
     else:
         for key, value in row.items():
             click.echo(f"{key:11} {value}")

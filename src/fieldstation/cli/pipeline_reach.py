@@ -19,7 +19,6 @@ manifest_argument = click.argument("manifest", type=click.Path(path_type=Path), 
 product_option = click.option("--product", default="", help="Product the pipeline belongs to [folder of the manifest].")
 state_option = click.option("--state", "folder", type=click.Path(path_type=Path), help="Folder of its store and state.")
 nats_option = click.option("--nats", "nats_url", default="", help="NATS address; by default that of the running one.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def with_plan(manifest: Path, product: str, folder: Path, nats_url: str, use: Any) -> Any:

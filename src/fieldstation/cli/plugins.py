@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import json_option, print_json, print_table
 from fieldstation.core.plugins import listing
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def plugins(as_json: bool) -> None:
     """List what entry points offer: drivers, states, sources, procedures, uplinks, nodes, approvers."""
     found = listing()
     if as_json:
-        click.echo(json.dumps([plugin._asdict() for plugin in found], indent=1))
+        print_json([plugin._asdict() for plugin in found])
         return
     print_table(
         ["group", "name", "from", "problem"],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from fieldstation.cli.output import json_option, print_json
 from fieldstation.core import log
 from fieldstation.core.errors import FieldstationError
 
@@ -85,14 +85,14 @@ def ping(**options: Any) -> None:
 
 @click.command()
 @client_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def hosts(as_json: bool, **options: Any) -> None:
     """List the servers of a configuration and whether each answers."""
 
     async def work(client: Any, _: list[str] | None) -> bool:
         status = await client.get_daq_host_status()
         if as_json:
-            click.echo(json.dumps(status, indent=1))
+            print_json(status)
         else:
             for target, valid in status.items():
                 click.echo(f"{target}  {'answers' if valid else 'no answer'}")

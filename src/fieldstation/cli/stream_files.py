@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from fieldstation.cli.output import json_option, print_json
 
 FILE = click.Path(path_type=Path)
 
@@ -25,14 +26,14 @@ def convert(source: Path, target: Path, form: str | None, quiet: bool) -> None:
 
 @click.command()
 @click.argument("source", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def check(source: Path, as_json: bool) -> None:
     """Read a PFF file or run directory to its end and tell what is in it, damaged stretches included."""
     from fieldstation.stream.files import inspect
 
     reports = inspect(source)
     if as_json:
-        click.echo(json.dumps(reports, indent=1))
+        print_json(reports)
     else:
         for report in reports:
             click.echo(

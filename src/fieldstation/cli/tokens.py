@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from fieldstation.cli.output import json_option, print_json
 from fieldstation.core.config import load
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.plugins import require
@@ -117,13 +117,13 @@ def create(user: str, role: str, file: Path | None, database: str | None) -> Non
 
 
 @tokens.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @_place_options
 def list_(as_json: bool, file: Path | None, database: str | None) -> None:
     """List who has a token, and with which role; the tokens themselves are stored nowhere."""
     rows = sorted((principal.user, principal.role.name.lower()) for principal in _place(file, database).users())
     if as_json:
-        click.echo(json.dumps([{"user": user, "role": role} for user, role in rows], indent=1))
+        print_json([{"user": user, "role": role} for user, role in rows])
         return
     if not rows:
         click.echo("Nobody has a token.", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fieldstation.cli.output import json_option, print_json
 from fieldstation.core.plugins import require
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ machine_option = click.option(
     metavar="NAME",
     help="Which of the file's [machines] this is (its name).",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
@@ -49,7 +48,7 @@ def up(file: Path, only: tuple[str, ...], machine: str | None) -> None:
 @click.command()
 @file_argument
 @machine_option
-@as_json
+@json_option
 def check(file: Path, machine: str | None, as_json: bool) -> None:
     """Validate the site file FILE (site.toml): every mistake with its line, else the roles and where they run.
 
@@ -65,13 +64,11 @@ def check(file: Path, machine: str | None, as_json: bool) -> None:
         if not as_json:
             raise
         problems = str(error.fields.get("problems", error)).splitlines()
-        click.echo(json.dumps({"ok": False, "problems": problems}))
+        print_json({"ok": False, "problems": problems})
         sys.exit(1)
     rows = explained(site, machine)
     if as_json:
-        click.echo(
-            json.dumps({"ok": True, "site": site.site.name, "folder": str(site.folder), "roles": rows}, indent=1)
-        )
+        print_json({"ok": True, "site": site.site.name, "folder": str(site.folder), "roles": rows})
         return
     click.echo(f"{file} is in order: the site {site.site.name}, which keeps its files in {site.folder}")
     _table(rows)

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new ones after a crash: write beside, sync, rename, sync the folder."""
+"""Files: where a user's state is kept, and how one is replaced so that it is the old or the new one after a crash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def state_folder() -> Path:
+    """Return where the state of this user's programs is kept by default: `$XDG_STATE_HOME/fieldstation`."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fieldstation"
 
 
 def sync(path: Path) -> None:

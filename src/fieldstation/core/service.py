@@ -175,3 +175,12 @@ async def run(
 
     main = asyncio.create_task(serve(services, ready=ready, stop_deadline_s=stop_deadline_s))
     await until_signalled(main, hard_end_s=stop_deadline_s + HARD_END_AFTER_S)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return uvloop's event loop where that is installed, else asyncio's own; for `asyncio.Runner(loop_factory=)`."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

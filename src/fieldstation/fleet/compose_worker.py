@@ -18,14 +18,14 @@ from fieldstation.core import plugins
 from fieldstation.core.config import load
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.log import setup
-from fieldstation.core.security import LOCAL, Principal, Role, TokenFile, check_bind, is_loopback
+from fieldstation.core.security import Principal, TokenFile, check_bind, is_loopback
 from fieldstation.fleet.driver import Driver
 from fieldstation.fleet.holding import LEASE_PREFIX
 from fieldstation.fleet.ladder import Budgets
 from fieldstation.fleet.power import Place, PowerHook
 from fieldstation.fleet.states.care import CareSettings
 from fieldstation.fleet.states.reservable import kind
-from fieldstation.fleet.wire.guard import Guard, OwnNames
+from fieldstation.fleet.wire.guard import guarded
 from fieldstation.fleet.wire.line import ControlLine, LogBacklog
 from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.worker_http import WorkerHttp
@@ -36,10 +36,6 @@ from fieldstation.fleet.worker_config import WorkerConfig, worker_config
 from fieldstation.fleet.worker_store import WorkerStore
 
 log = logging.getLogger(__name__)
-
-LATE = ("/socket.io/", "/health")  # the hand-shake may carry a lease; load balancers have no token
-
-ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a worker that was opened with --insecure
 
 
 def worker(config: WorkerConfig) -> WorkerService:
@@ -157,12 +153,16 @@ class WorkerService:
     def _app(self) -> Any:
         assert self.worker is not None
         config = self.config
-        open_to_all = is_loopback(config.host)
-        nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
-        hosts = OwnNames({config.host, *config.allow_hosts}) if nobody is not None else ("*",)
         self._vitals = WorkerVitals(self.worker, needs_control=bool(config.control))
         whole = socketio.ASGIApp(self._sockets.sio, WorkerHttp(self.worker, self._vitals.routes()).app)
-        return Guard(whole, self._authenticate, nobody=nobody, hosts=hosts, late=LATE, foreign=_is_lease)
+        return guarded(
+            whole,
+            self._authenticate,
+            open_to_all=is_loopback(config.host),
+            insecure=config.insecure,
+            names={config.host, *config.allow_hosts},
+            foreign=_is_lease,
+        )
 
     async def _authenticate(self, token: str) -> Principal | None:
         return self._tokens.lookup(token) if self._tokens is not None else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fieldstation.core.files import state_folder
 from fieldstation.core.security import Role
 
 # Variables of today's installations, tried after our own FIELDSTATION_FLEET_CONTROL_*.
@@ -24,8 +24,7 @@ DAY_S = 86_400.0
 
 def default_database() -> str:
     """Return the SQLite address in the user's state folder (`$XDG_STATE_HOME/fieldstation/fleet.db`)."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return f"sqlite:///{Path(state) / 'fieldstation' / 'fleet.db'}"
+    return f"sqlite:///{state_folder() / 'fleet.db'}"
 
 
 class ControlConfig(BaseModel):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from fieldstation.core.config import load, section
 from fieldstation.core.errors import ConfigError
+from fieldstation.core.files import state_folder
 from fieldstation.core.security import TOKEN_VARIABLE
 
 TABLE = "fleet.worker"
@@ -133,8 +134,7 @@ class WorkerConfig(BaseModel):
     @property
     def folder(self) -> Path:
         """Where the worker's file is kept: `dir`, or the user's state folder."""
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return self.dir or Path(state) / "fieldstation" / "workers" / self.name
+        return self.dir or state_folder() / "workers" / self.name
 
     def advertised(self, port: int, scheme: str) -> str:
         """Return where clients reach it, given the port that it listens on."""

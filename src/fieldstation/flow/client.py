@@ -7,10 +7,8 @@ a thread.
 from __future__ import annotations
 
 import base64
-import getpass
 import http.client
 import json
-import os
 import ssl
 import time
 import urllib.error
@@ -26,7 +24,7 @@ from fieldstation.core.security import TOKEN_VARIABLE
 from fieldstation.flow import errors
 from fieldstation.flow.codec import from_json
 from fieldstation.flow.model import Approval, State
-from fieldstation.kit.environment import setting
+from fieldstation.kit.environment import setting, user_name
 
 CONTROL_VARIABLE = "FIELDSTATION_CONTROL"
 
@@ -60,7 +58,7 @@ class ApprovalsClient:
         self._timeout_s = timeout_s
         self._tls = tls
         # Without a token the server cannot know who we are, so we say it; with one it knows better.
-        self._by = None if self._token else (name or _user())
+        self._by = None if self._token else (name or user_name())
 
     def ask(
         self,
@@ -191,10 +189,3 @@ class ApprovalsClient:
 
 def _path(identity: str, verb: str = "") -> str:
     return "/" + urllib.parse.quote(identity, safe="") + (f"/{verb}" if verb else "")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

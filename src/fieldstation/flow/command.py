@@ -53,13 +53,12 @@ def run_command(
     arguments: Sequence[str],
     *,
     timeout_s: float = 3600.0,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_output: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
     grace_s: float = GRACE_S,
 ) -> Result:
-    """Run it in the home folder (or `cwd`) with nothing on its input, standard error joined to the output.
+    """Run it in the home folder with nothing on its input, standard error joined to the output.
 
     After `timeout_s`, or when `stop` is set, it and everything it started is asked to end (SIGTERM) and killed
     `grace_s` later. A program that cannot be started is CommandRefusedError.
@@ -71,7 +70,7 @@ def run_command(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=cwd or Path.home(),
+            cwd=Path.home(),
             env=dict(env) if env is not None else None,
             start_new_session=True,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import socket
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.core.files import write_file
+from fieldstation.core.files import state_folder, write_file
 from fieldstation.core.retry import Backoff
 from fieldstation.flow.errors import BadRequestError, PrefectUnreachableError
 from fieldstation.flow.prefect_api import COMMAND_ENTRYPOINT, FINAL, PrefectApi, as_markdown
@@ -50,8 +49,7 @@ class LightWorker:
         self.stopping = threading.Event()
         self._api = api or PrefectApi()
         self._every_s = every_s
-        folder = state_dir or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fieldstation"
-        self._journal = folder / f"flow-worker-{pool}.json"
+        self._journal = (state_dir or state_folder()) / f"flow-worker-{pool}.json"
         self._ours: dict[str, bool] = {}
         self._beat_at = 0.0
 

@@ -1,7 +1,8 @@
-"""Settings from a `.env` file in the working folder or above it, read once, at the first use of a tool."""
+"""What the surroundings tell: settings, also from the nearest `.env` (read once, at first use), and who runs us."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import threading
 from pathlib import Path
@@ -33,3 +34,11 @@ def setting(name: str, default: str = "") -> str:
     """Return an environment variable after `.env` was looked at; an empty one counts as not set."""
     load_env()
     return os.environ.get(name) or default
+
+
+def user_name() -> str:
+    """Return who runs this; the number where it has no name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -9,7 +9,6 @@ The message alone also goes to stdout. A second call with the same name returns 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import queue
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from fieldstation.core.errors import FieldstationError
 from fieldstation.core.log import JsonFormatter
+from fieldstation.kit.environment import user_name
 
 _UNSAFE = re.compile(r"[/\\\0-\x1f\x7f:]")
 _lock = threading.Lock()
@@ -77,11 +77,7 @@ def _home() -> Path:
 
 
 def _prefix(logger_name: str) -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return "_".join(_UNSAFE.sub("_", part) for part in (socket.gethostname(), user, logger_name))
+    return "_".join(_UNSAFE.sub("_", part) for part in (socket.gethostname(), user_name(), logger_name))
 
 
 def file_name(logger_name: str, now: float) -> str:

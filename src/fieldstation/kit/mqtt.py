@@ -179,9 +179,9 @@ class MqttClient:
         """Send, and return when the broker has acknowledged it (QoS 0: when it left this machine).
 
         Waits while there is no line, and across breaks (QoS 1 may then arrive twice, as MQTT defines), `ack_timeout_s`
-        in all by default (`math.inf`: for ever);
-        then MqttTimeoutError. The broker's refusal is MqttPublishRefusedError; with MQTT 3.1.1 a broker can only close
-        the line, which is taken for a refusal when it does so each time this message (QoS 1) is sent alone.
+        in all by default (`math.inf`: for ever); then MqttTimeoutError. The broker's refusal is
+        MqttPublishRefusedError; with MQTT 3.1.1 a broker can only close the line, which is taken for a refusal when
+        it does so each time this message (QoS 1) is sent alone.
         """
         data = payload.encode() if isinstance(payload, str) else bytes(payload or b"")
         message = Message(

@@ -20,7 +20,7 @@ from typing import Any
 
 from fieldstation.core.plugins import require
 from fieldstation.kit.environment import setting
-from fieldstation.kit.slack_api import MAX_TEXT, SlackApi, SlackError, SlackRateLimitedError, escape
+from fieldstation.kit.slack_api import API, MAX_TEXT, SlackApi, SlackError, SlackRateLimitedError, escape
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def __getattr__(name: str) -> Any:
     if not token:
         return None
     sdk: Any = require("slack_sdk", extra="flow", feature="slack_client")
-    return sdk.WebClient(token=token, base_url=setting("SLACK_API_URL", "https://slack.com/api/"))
+    return sdk.WebClient(token=token, base_url=setting("SLACK_API_URL", API))
 
 
 __all__ = [

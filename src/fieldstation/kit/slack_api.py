@@ -57,12 +57,11 @@ class SlackApi:
         self,
         token: str | None = None,
         *,
-        base_url: str | None = None,
         timeout_s: float = 10.0,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._token = token or setting("SLACK_BOT_TOKEN")
-        self._base_url = base_url or setting("SLACK_API_URL", API)
+        self._base_url = setting("SLACK_API_URL", API)
         self._timeout_s = timeout_s
         self._sleep = sleep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
+from fieldstation.pipeline.config import MAX_INFLATED_BYTES
 from fieldstation.pipeline.model import Delivery, Message
 
 Confirm = Callable[[Exception | None], None]
@@ -16,7 +17,7 @@ class Codec(Protocol):
     def encode(self, message: Message) -> bytes:
         """Serialize."""
 
-    def decode(self, body: bytes, subject: str, max_inflated: int) -> Message:
+    def decode(self, body: bytes, subject: str, max_inflated: int = MAX_INFLATED_BYTES) -> Message:
         """Parse; UndecodableMessageError or InflatedTooLargeError when that is impossible."""
 
     def fit(self, body: bytes, limit: int, subject: str) -> bytes:

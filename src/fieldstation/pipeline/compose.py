@@ -55,7 +55,7 @@ async def run_node(node: Node, config: NodeConfig | None = None) -> None:
 
 
 def main(node: Node) -> None:
-    """Run a node until it is told to stop, on uvloop where that is installed; exit code 1 with one sentence if not."""
+    """Run a node until it is told to stop; handlers that hang do not keep the process alive."""
     try:
         asyncio.run(run_node(node))
     finally:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+MAX_INFLATED_BYTES = 64 * 1024 * 1024
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _NANOSECONDS_FROM = 1e6  # as hours this would be a century; the Go SDK reads a bare integer as nanoseconds
@@ -194,7 +196,7 @@ class Subscriber(_Section):
         5.0, gt=0, description="Seconds a message may wait behind busy handlers before another replica gets it."
     )
     max_inflated_bytes: int = Field(
-        64 * 1024 * 1024, ge=1024, description="Largest size a compressed message may unpack to."
+        MAX_INFLATED_BYTES, ge=1024, description="Largest size a compressed message may unpack to."
     )
     drain_timeout: Seconds = Field(6.0, ge=0, description="Seconds to finish handlers at work when told to stop.")
 

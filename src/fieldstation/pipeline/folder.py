@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import secrets
 import threading
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from fieldstation.core.files import write_file
+from fieldstation.core.files import state_folder, write_file
 from fieldstation.pipeline.errors import StorageError
 from fieldstation.pipeline.model import Process
 from fieldstation.pipeline.persistent import ObjectInfo, Stored
@@ -25,8 +24,7 @@ def default_folder(configured: str, process: Process) -> Path:
     """Where objects go without a configured folder: the user's state, one folder per product."""
     if configured:
         return Path(configured)
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "fieldstation" / "pipeline" / process.product / "objects"
+    return state_folder() / "pipeline" / process.product / "objects"
 
 
 class FolderBackend:

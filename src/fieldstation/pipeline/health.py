@@ -67,12 +67,3 @@ class HealthServer:
 def as_json(ok: bool, report: Mapping[str, object]) -> Page:
     """A page for `report`: 200 when `ok`, else 503."""
     return (200 if ok else 503), "application/json", json.dumps(report) + "\n"
-
-
-def exposition(metrics: Mapping[str, tuple[str, str, float]], labels: Mapping[str, str]) -> Page:
-    """Prometheus text of name -> (type, help, value), all with the same few labels: who the process is."""
-    tail = ",".join(f'{key}="{value}"' for key, value in labels.items())
-    lines = []
-    for name, (kind, text, value) in metrics.items():
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name}{{{tail}}} {value:g}"]
-    return 200, "text/plain; version=0.0.4", "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fieldstation.core.files import write_file
 from fieldstation.pipeline import manifest, state
 from fieldstation.pipeline.broker import Broker, BrokerSettings
 from fieldstation.pipeline.config import Nats
@@ -58,7 +59,7 @@ class PipelineService:
         return self._state.nats_url
 
     async def start(self) -> None:
-        """Start NATS, create what the manifest needs, start the processes and wait until they are ready."""
+        """Start NATS, create what the manifest needs and prepare the processes, which `run` starts."""
         settings = self._settings
         self._refuse_twice()
         for workflow in self._manifest.workflows:  # before anything is started: every process must have a program
@@ -140,7 +141,6 @@ class PipelineService:
     def _prepare(self, process: ProcessPlan) -> None:
         settings = self._settings
         config_folder = settings.folder / "processes" / process.workflow / process.name
-        config_folder.mkdir(parents=True, exist_ok=True)
         config = {
             **process.config,
             "nats": {**process.config["nats"], **settings.credentials},
@@ -149,9 +149,7 @@ class PipelineService:
             "runner": {"subscriber": {"ack_wait_time": f"{settings.ack_wait_s:g}s"}},
         }
         # JSON is YAML; written for its owner only, because it may hold a password.
-        path = config_folder / "app.yaml"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config, indent=1))
+        write_file(config_folder / "app.yaml", json.dumps(config, indent=1), 0o600)
         for number in range(1, process.replicas + 1):
             entry = state.ReplicaState(process.workflow, process.name, number)
             self._state.replicas.append(entry)

@@ -113,7 +113,7 @@ class Messaging:
     def get_request_id(self, nats_msg: Any) -> tuple[str, Exception | None]:
         """Read the request id from a raw NATS message (anything with `data` and `subject`): (id, error or None)."""
         try:
-            return self._codec.decode(nats_msg.data, nats_msg.subject, 64 * 1024 * 1024).request_id, None
+            return self._codec.decode(nats_msg.data, nats_msg.subject).request_id, None
         except MessageError as error:
             return "", error
 

@@ -46,7 +46,7 @@ class StageError(Exception):
 
 
 class MessageRunner:
-    """Runs one node's messages over a bus. `deadletters` says how a message that is given up leaves."""
+    """Runs one node's messages over a bus. What it gives up on leaves as an ERROR on `output` and as a dead letter."""
 
     def __init__(
         self,

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fieldstation.core.errors import MissingExtraError
+from fieldstation.core.metrics import CONTENT_TYPE, Family, exposition
 from fieldstation.pipeline.bus import Bus, Codec
 from fieldstation.pipeline.config import NodeConfig
 from fieldstation.pipeline.context import ProcessContext, Services
 from fieldstation.pipeline.ephemeral import EphemeralStorage
 from fieldstation.pipeline.errors import NoInputsError
-from fieldstation.pipeline.health import HealthServer, Page, as_json, exposition
+from fieldstation.pipeline.health import HealthServer, Page, as_json
 from fieldstation.pipeline.messaging import Messaging
 from fieldstation.pipeline.metadata import Metadata, PathUtils
 from fieldstation.pipeline.model import Counts, Process, ProcessType
@@ -260,16 +261,16 @@ class NodeService:
             "republished": "Outputs sent again for want of a confirmation.",
             "reconnects": "Times the connection came back.",
         }
-        metrics = {
-            f"fieldstation_pipeline_{name}_total": ("counter", text, float(getattr(self.counts, name)))
-            for name, text in texts.items()
-        }
         seconds, calls = self.runner.seconds
-        metrics["fieldstation_pipeline_handler_seconds_total"] = ("counter", "Time spent in handlers.", seconds)
-        metrics["fieldstation_pipeline_handler_calls_total"] = ("counter", "Handler calls.", float(calls))
-        metrics["fieldstation_pipeline_held"] = (
-            "gauge",
-            "Messages here that are not settled.",
-            float(sum(len(lane.held) for lane in self.runner.lanes)),
-        )
-        return exposition(metrics, labels)
+        held = sum(len(lane.held) for lane in self.runner.lanes)
+        found = {
+            **{f"{name}_total": ("counter", text, getattr(self.counts, name)) for name, text in texts.items()},
+            "handler_seconds_total": ("counter", "Time spent in handlers.", seconds),
+            "handler_calls_total": ("counter", "Handler calls.", calls),
+            "held": ("gauge", "Messages here that are not settled.", held),
+        }
+        families: dict[str, Family] = {
+            f"fieldstation_pipeline_{name}": (kind, text, [(labels, float(value))])
+            for name, (kind, text, value) in found.items()
+        }
+        return 200, CONTENT_TYPE, exposition(families)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fieldstation.core.files import write_file
+from fieldstation.core.files import state_folder, write_file
 from fieldstation.pipeline.errors import PipelineNotRunningError
 
 
@@ -40,8 +40,7 @@ def folder_of(product: str, base: Path | None) -> Path:
     """Where a pipeline keeps its broker's store, its logs and its state."""
     if base is not None:
         return base
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "fieldstation" / "pipeline" / product
+    return state_folder() / "pipeline" / product
 
 
 def write(folder: Path, state: PipelineState) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fieldstation.core.children import die_with_parent
+from fieldstation.core.files import write_file
 from fieldstation.core.log import mask
 from fieldstation.core.retry import Backoff
 from fieldstation.site.errors import RoleStartError, SiteFolderError, SiteRunningError
@@ -297,13 +298,7 @@ class Supervisor:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file in one step that only its owner may read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    part.replace(path)
+    write_file(path, text, 0o600, durable=False)
 
 
 def read_status(folder: Path) -> Mapping[str, dict[str, object]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
+from fieldstation.core.metrics import CONTENT_TYPE, Family, exposition
 
 Snapshot = Mapping[str, Any]
 
@@ -60,7 +61,7 @@ class HealthServer:
             snapshot = self._snapshot()
             status, body = "200 OK" if snapshot.get("ok") else "503 Service Unavailable", json.dumps(snapshot)
         elif path == "/metrics":
-            kind, status, body = "text/plain; version=0.0.4", "200 OK", metrics(self._snapshot())
+            kind, status, body = CONTENT_TYPE, "200 OK", metrics(self._snapshot())
         payload = body.encode()
         head = (
             f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
@@ -92,29 +93,22 @@ def told_by(data_dir: Path) -> dict[str, Any] | None:
 
 def metrics(snapshot: Snapshot) -> str:
     """Return the snapshot in Prometheus' text format."""
-    lines: list[str] = []
-
-    def add(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
-        lines.extend([f"# HELP {name} {text}", f"# TYPE {name} {kind}"])
-        lines.extend(f"{name}{labels} {value:g}" for labels, value in values)
-
-    def label(key: str, value: object) -> str:
-        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{{{key}="{escaped}"}}'
-
     processes, queues = snapshot.get("processes", []), snapshot.get("queues", {})
-    add("fieldstation_station_up", "gauge", "1 while all is well.", [("", float(bool(snapshot.get("ok"))))])
-    add("fieldstation_station_config_revision", "gauge", "The config in force.", [("", snapshot.get("revision", -1))])
-    add("fieldstation_station_process_running", "gauge", "1 while the process runs.",
-        [(label("name", p["name"]), float(p["running"])) for p in processes])  # fmt: skip
-    add("fieldstation_station_process_deaths_total", "counter", "Unexpected ends of the process.",
-        [(label("name", p["name"]), p["deaths"]) for p in processes])  # fmt: skip
-    add("fieldstation_station_queue_depth", "gauge", "Messages owed to the uplink.",
-        [(label("uplink", name), q["depth"]) for name, q in queues.items()])  # fmt: skip
-    add("fieldstation_station_queue_oldest_seconds", "gauge", "Age of the oldest message owed.",
-        [(label("uplink", name), q["oldest_age_s"] or 0) for name, q in queues.items()])  # fmt: skip
-    add("fieldstation_station_uplink_connected", "gauge", "1 while the server is reached.",
-        [(label("uplink", name), float(q["connected"])) for name, q in queues.items()])  # fmt: skip
-    add("fieldstation_station_delivered_total", "counter", "Messages acknowledged by the server since the start.",
-        [(label("uplink", name), q["delivered"]) for name, q in queues.items()])  # fmt: skip
-    return "\n".join(lines) + "\n"
+
+    def by_process(value: str) -> list[tuple[dict[str, str], float]]:
+        return [({"name": str(process["name"])}, float(process[value])) for process in processes]
+
+    def by_uplink(value: str) -> list[tuple[dict[str, str], float]]:
+        return [({"uplink": str(name)}, float(queue[value] or 0)) for name, queue in queues.items()]
+
+    families: dict[str, Family] = {
+        "up": ("gauge", "1 while all is well.", [({}, float(bool(snapshot.get("ok"))))]),
+        "config_revision": ("gauge", "The config in force.", [({}, float(snapshot.get("revision", -1)))]),
+        "process_running": ("gauge", "1 while the process runs.", by_process("running")),
+        "process_deaths_total": ("counter", "Unexpected ends of the process.", by_process("deaths")),
+        "queue_depth": ("gauge", "Messages owed to the uplink.", by_uplink("depth")),
+        "queue_oldest_seconds": ("gauge", "Age of the oldest message owed.", by_uplink("oldest_age_s")),
+        "uplink_connected": ("gauge", "1 while the server is reached.", by_uplink("connected")),
+        "delivered_total": ("counter", "Messages acknowledged by the server since the start.", by_uplink("delivered")),
+    }
+    return exposition({f"fieldstation_station_{name}": family for name, family in families.items()})

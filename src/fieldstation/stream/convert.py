@@ -124,7 +124,28 @@ def open_store(path: Path, form: str) -> Store:
     return _STORES[form](path)
 
 
-class FrameTable:
+class FrameTables:
+    """Puts frames into a store, each into the group of its module and product; closes the store with itself."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables: dict[str, _FrameTable] = {}
+
+    def add(self, frame: Frame) -> None:
+        """Append a frame (in chunks)."""
+        group = f"module_{frame.module_id}/{frame.product}"
+        if group not in self._tables:
+            self._tables[group] = _FrameTable(self._store, group)
+        self._tables[group].add(frame)
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        for table in self._tables.values():
+            table.close()
+        self._store.close()
+
+
+class _FrameTable:
     """Collects frames of one group and appends them in chunks."""
 
     def __init__(self, store: Store, group: str) -> None:
@@ -159,10 +180,8 @@ class FrameTable:
         empty = np.zeros((1 if one_header else 4, len(FIELDS) + 1), np.int64)
         table = np.stack([empty if row is None else row for row in rows])
         for column, name in enumerate((*FIELDS, "quabo_num")):
-            if name != "quabo_num":
+            if one_header or name != "quabo_num":
                 put(name, table[:, 0, column] if one_header else table[:, :, column])
-            elif one_header:
-                put(name, table[:, 0, column])
         texts = [b"" if row is not None else json.dumps(f.header).encode() for row, f in zip(rows, frames, strict=True)]
         ends = self._json_bytes + np.cumsum([len(text) for text in texts], dtype=np.int64)
         self._json_bytes = int(ends[-1])
@@ -204,8 +223,7 @@ def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool 
     files = pff_files(source)
     if not any(path.stat().st_size for path, _ in files):
         raise ConversionError(target=target, problem=f"{source} holds no frame")
-    store = open_store(target, form)
-    tables: dict[str, FrameTable] = {}
+    tables = FrameTables(open_store(target, form))
     damaged: list[DamagedStretch] = []
     count = 0
     with Progress(disable=quiet) as bar:
@@ -215,17 +233,12 @@ def convert(source: Path, target: Path, form: str | None = None, *, quiet: bool 
             before = 0
             while (frames := tail.read(_CHUNK)) or tail.behind:
                 for frame in frames:
-                    group = f"module_{frame.module_id}/{frame.product}"
-                    if group not in tables:
-                        tables[group] = FrameTable(store, group)
-                    tables[group].add(frame)
+                    tables.add(frame)
                 count += len(frames)
                 bar.advance(task, tail.offset - before)
                 before = tail.offset
             tail.close()
-    for table in tables.values():
-        table.close()
-    store.close()
+    tables.close()
     return count, len(damaged)
 
 

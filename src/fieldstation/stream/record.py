@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-from fieldstation.stream.convert import ConversionError, FrameTable, open_store
+from fieldstation.stream.convert import ConversionError, FrameTables, open_store
 from fieldstation.stream.model import PRODUCTS, Frame
 from fieldstation.stream.writer import PffWriter, run_folder, utc_stamp
 
@@ -48,31 +48,10 @@ class PffRecorder:
             writer.close()
 
 
-class ZarrRecorder:
-    """A Zarr group in the layout of `fieldstation stream convert`."""
-
-    def __init__(self, path: Path) -> None:
-        self._store = open_store(path, "zarr")
-        self._tables: dict[str, FrameTable] = {}
-
-    def add(self, frame: Frame) -> None:
-        """Append it (in chunks)."""
-        group = f"module_{frame.module_id}/{frame.product}"
-        if group not in self._tables:
-            self._tables[group] = FrameTable(self._store, group)
-        self._tables[group].add(frame)
-
-    def close(self) -> None:
-        """Write what is waiting."""
-        for table in self._tables.values():
-            table.close()
-        self._store.close()
-
-
 def open_recorder(out: Path, form: str) -> Recorder:
     """Return a recorder; an existing target is refused, nothing is overwritten."""
     if form == "zarr":
-        return ZarrRecorder(out)
+        return FrameTables(open_store(out, "zarr"))  # in the layout of `fieldstation stream convert`
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(target=out, problem="it exists already and is not an empty folder")
     return PffRecorder(out)

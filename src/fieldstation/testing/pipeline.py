@@ -109,7 +109,7 @@ class RunningNode:
 
     def _read(self, index: int) -> Output:
         published = self.bus.published[index]
-        message = codec.decode(published.body, published.subject, 64 * 1024 * 1024)
+        message = codec.decode(published.body, published.subject)
         channel = published.subject.removeprefix(self._output).removeprefix(".")
         return Output(
             channel, message.request_id, message.payload, message.error, message.message_type, published.message_id

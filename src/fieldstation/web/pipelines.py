@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 EVERY_S = 2.0
 LOOKED_S = 15.0
 LETTERS = 200
-MAX_PAYLOAD = 64 * 1024 * 1024
 
 
 class PipelineUnreachableError(WebError):
@@ -109,7 +108,7 @@ class PipelineWatch:
         """Return a dead letter's payload as text."""
         letter = await dead_letter(self._reached(stream), stream, number)
         try:
-            return str(codec.to_text(codec.decode(letter.body, letter.subject, MAX_PAYLOAD).payload))
+            return str(codec.to_text(codec.decode(letter.body, letter.subject).payload))
         except MessageError as error:
             return f"It cannot be read: {error}"
 

@@ -50,7 +50,6 @@ class Stations:
         self.config = config
         self.views: dict[str, StationView] = {}
         self.problem = "The NATS server was not reached yet."
-        self._client: Any = None
         self._js: JetStreamContext | None = None
         self._looked_at = 0.0
         self._changed = asyncio.Event()
@@ -129,7 +128,7 @@ class Stations:
 
         client = await nats.connect(**options, closed_cb=closed, error_cb=failed)
         try:
-            self._client, self._js = client, client.jetstream()
+            self._js = client.jetstream()
             await self._await_stream(self._js)
             self.problem = ""
             async with asyncio.TaskGroup() as group:
@@ -140,7 +139,7 @@ class Stations:
                     task.cancel()
             raise TimeoutError("The NATS server has gone.")
         finally:
-            self._client = self._js = None
+            self._js = None
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), 5)
 

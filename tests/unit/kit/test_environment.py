@@ -7,7 +7,7 @@ import pytest
 
 from fieldstation.kit import environment
 from fieldstation.kit.device import is_worker_node
-from fieldstation.kit.environment import load_env, setting
+from fieldstation.kit.environment import load_env, setting, user_name
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +116,10 @@ def test_otherwise_model_and_memory_say_it(
     if kilobytes is not None:
         (tmp_path / "meminfo").write_text(f"MemTotal:       {kilobytes} kB\nMemFree: 1 kB\n")
     assert is_worker_node(model=tmp_path / "model", memory=tmp_path / "meminfo") is answer
+
+
+def test_a_user_without_a_name_is_known_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    assert user_name() == "4000000"

@@ -11,7 +11,7 @@ import yaml
 from fieldstation.pipeline.config import LoggerConfig
 from fieldstation.pipeline.discover import command_for
 from fieldstation.pipeline.errors import NoCommandError
-from fieldstation.pipeline.health import HealthServer, exposition
+from fieldstation.pipeline.health import HealthServer
 from fieldstation.pipeline.kubernetes import manifests
 from fieldstation.pipeline.logs import NodeJsonFormatter, setup
 from fieldstation.pipeline.manifest import parse
@@ -82,12 +82,6 @@ def test_a_row_tells_how_many_replicas_run_here_or_only_how_many_are_meant_to():
 def test_a_rate_is_never_negative():
     assert rate(Reading(5, 0, 0, 0, 0), Reading(15, 0, 0, 0, 0), 2) == 5
     assert rate(Reading(50, 0, 0, 0, 0), Reading(1, 0, 0, 0, 0), 1) == 0
-
-
-def test_metrics_are_prometheus_text():
-    status, kind, body = exposition({"m_total": ("counter", "What.", 3.0)}, {"process": "mix"})
-    assert (status, kind.split(";")[0]) == (200, "text/plain")
-    assert body == '# HELP m_total What.\n# TYPE m_total counter\nm_total{process="mix"} 3\n'
 
 
 @pytest.mark.parametrize(

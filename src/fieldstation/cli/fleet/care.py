@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fieldstation.cli.fleet import options
+from fieldstation.cli.output import json_option
 
 
 def _command(path: str, serials: tuple[str, ...], control: str, token_file: Path | None, as_json: bool) -> None:
@@ -25,7 +26,7 @@ def _command(path: str, serials: tuple[str, ...], control: str, token_file: Path
 @click.command()
 @click.argument("serials", nargs=-1, required=True)
 @options.server
-@options.as_json
+@json_option
 def reboot(serials: tuple[str, ...], control: str, token_file: Path | None, as_json: bool) -> None:
     """Have devices recover from whatever they hang in; their queues are kept. Prints the accepted serials."""
     _command("/reboot", serials, control, token_file, as_json)
@@ -34,7 +35,7 @@ def reboot(serials: tuple[str, ...], control: str, token_file: Path | None, as_j
 @click.command()
 @click.argument("serials", nargs=-1, required=True)
 @options.server
-@options.as_json
+@json_option
 def delete(serials: tuple[str, ...], control: str, token_file: Path | None, as_json: bool) -> None:
     """Forget devices that nobody holds; those still plugged in come back freshly flashed."""
     _command("/delete", serials, control, token_file, as_json)
@@ -48,7 +49,7 @@ SERVICE = {"serial": "serial", "health": "health", "reason": "reason", "client":
 @click.argument("switch", type=click.Choice(["on", "off"]), metavar="on|off")
 @click.option("--reason", default="", help="Why; others see it in the list of devices. Needed for `on`.")
 @options.server
-@options.as_json
+@json_option
 def maintenance(serial: str, switch: str, reason: str, control: str, token_file: Path | None, as_json: bool) -> None:
     """Take the device SERIAL out of service (on), or put it back (off), a quarantined one too.
 
@@ -69,7 +70,7 @@ def maintenance(serial: str, switch: str, reason: str, control: str, token_file:
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.server
-@options.as_json
+@json_option
 def clear(yes: bool, control: str, token_file: Path | None, as_json: bool) -> None:
     """End all reservations of everybody."""
     if not yes:

@@ -49,7 +49,7 @@ def control(
     server = compose.control(compose.control_config(file=file, overrides=options))
     desk, approvals = flow.approvals(server, flow.approvals_config(file))
     services = [server, *approvals, *_panel(server, desk, file, panel)]
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    with asyncio.Runner(loop_factory=service.new_event_loop) as runner:
         runner.run(service.run(services, ready_url=lambda: server.url))
 
 
@@ -63,14 +63,6 @@ def _panel(server: Any, desk: Any, file: Path | None, wanted: bool | None) -> li
     if not settings.enabled or (wanted is None and find_spec("nicegui") is None):
         return []
     return mount(server, desk, settings)
-
-
-def _fast_loop() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 @click.command()

@@ -11,6 +11,7 @@ import click
 
 from fieldstation.cli.fleet import options
 from fieldstation.cli.fleet.holding import chosen, tell_place
+from fieldstation.cli.output import json_option
 from fieldstation.core.plugins import require
 from fieldstation.core.security import own_token
 
@@ -33,7 +34,7 @@ KINDS = {"pulsecount": "PulseCountEvaluation", "variance": "VarMaxEvaluation"}
 @options.wait
 @options.name
 @options.server
-@options.as_json
+@json_option
 def evaluate(
     files: tuple[Path, ...],
     amount: int | None,

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fieldstation.cli.fleet import options
+from fieldstation.cli.output import json_option
 
 ROWS = {"serial": "serial", "url": "worker", "until": "until"}
 
@@ -27,7 +28,7 @@ _for = click.option(
 @options.wait
 @options.name
 @options.server
-@options.as_json
+@json_option
 def reserve(
     amount: int | None,
     serials: tuple[str, ...],
@@ -88,7 +89,7 @@ def tell_place(place: Any) -> None:
 @_for
 @options.name
 @options.server
-@options.as_json
+@json_option
 def extend(
     serials: tuple[str, ...],
     everything: bool,
@@ -108,7 +109,7 @@ def extend(
 @click.option("--all", "everything", is_flag=True, help="Everything under the client name.")
 @options.name
 @options.server
-@options.as_json
+@json_option
 def end(
     serials: tuple[str, ...], everything: bool, name: str, control: str, token_file: Path | None, as_json: bool
 ) -> None:

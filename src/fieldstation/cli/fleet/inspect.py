@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
+
+from fieldstation.cli.output import json_option, print_json
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw the counted pin's waveform here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def inspect(file: Path, png: Path | None, as_json: bool) -> None:
     """Say what the bitstream FILE.bin holds, and what a board would count of it."""
     from fieldstation.fleet.twin import inspect as twin
@@ -21,7 +22,7 @@ def inspect(file: Path, png: Path | None, as_json: bool) -> None:
     if png is not None:
         twin.draw(found, png)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=1))
+        print_json(dataclasses.asdict(found))
         return
     from rich.console import Console
     from rich.table import Table

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from fieldstation.cli.fleet import options
+from fieldstation.cli.output import json_option
 
 DEVICES = {
     "serial": "serial",
@@ -51,7 +52,7 @@ def _list(control: str, token_file: Path | None, path: str) -> list[Any]:
 
 @click.command()
 @options.server
-@options.as_json
+@json_option
 @click.option("--free", is_flag=True, help="Only devices that can be reserved now.")
 def devices(control: str, token_file: Path | None, as_json: bool, free: bool) -> None:
     """List all devices: where they are, how they are, who holds them."""
@@ -65,7 +66,7 @@ def devices(control: str, token_file: Path | None, as_json: bool, free: bool) ->
 
 @click.command()
 @options.server
-@options.as_json
+@json_option
 def workers(control: str, token_file: Path | None, as_json: bool) -> None:
     """List the computers that host devices."""
     options.show(_list(control, token_file, "/api/fleet/workers"), WORKERS, as_json, "No workers.")
@@ -73,7 +74,7 @@ def workers(control: str, token_file: Path | None, as_json: bool) -> None:
 
 @click.command()
 @options.server
-@options.as_json
+@json_option
 def reservations(control: str, token_file: Path | None, as_json: bool) -> None:
     """List who holds which device until when."""
     options.show(_list(control, token_file, "/api/fleet/reservations"), RESERVATIONS, as_json, "No reservations.")
@@ -81,7 +82,7 @@ def reservations(control: str, token_file: Path | None, as_json: bool) -> None:
 
 @click.command()
 @options.server
-@options.as_json
+@json_option
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many.")
 def events(control: str, token_file: Path | None, as_json: bool, limit: int) -> None:
     """List what happened in the fleet, newest first: reservations, devices, workers, and who did it."""
@@ -93,7 +94,7 @@ def events(control: str, token_file: Path | None, as_json: bool, limit: int) -> 
 @click.command()
 @click.argument("serial")
 @options.server
-@options.as_json
+@json_option
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many.")
 def history(serial: str, control: str, token_file: Path | None, as_json: bool, limit: int) -> None:
     """List what was done for the device SERIAL, newest first: what broke, each step of its recovery, maintenance."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import json
 import signal
 import socket
 import sys
@@ -14,9 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import print_json, print_table
 from fieldstation.core.plugins import require
 from fieldstation.core.security import own_token
+from fieldstation.kit.environment import user_name
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,11 +39,6 @@ def server(command: F) -> F:
     )(command)
 
 
-def as_json(command: F) -> F:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
-
-
 def name(command: F) -> F:
     """Add `--name`, the client name that reservations are made under."""
     return click.option(
@@ -63,7 +57,7 @@ def wait(command: F) -> F:
 
 def default_name() -> str:
     """Return `user@host`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -100,7 +94,7 @@ def ask(control: str, token_file: Path | None, call: Callable[[Any], Awaitable[T
 def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], as_json: bool, nothing: str = "none") -> None:
     """Print rows as JSON, or as a table with `columns` (key -> heading)."""
     if as_json:
-        click.echo(json.dumps(list(rows), indent=1))
+        print_json(list(rows))
         return
     if not rows:
         click.echo(nothing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +65,10 @@ def worker(file: Path | None, log_level: str | None, log_json: bool | None, twin
         settings = {**config.settings, "simulated": boards}
         config = config.model_copy(update={"driver": names, "settings": settings})
     log.setup(log_level, as_json=log_json, file=config.log_file)
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+    with asyncio.Runner(loop_factory=service.new_event_loop) as runner:
         runner.run(_serve(config, compose_worker, service))
 
 
 async def _serve(config: Any, compose_worker: Any, service: Any) -> None:
     host = compose_worker.worker(config)
     await service.run([host], ready_url=lambda: host.url)
-
-
-def _fast_loop() -> Any:
-    if os.name != "posix":
-        return None
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -9,13 +9,9 @@ from typing import Any
 
 import click
 
+from fieldstation.cli.output import print_json
 from fieldstation.cli.station.life import wait_for_stop
-from fieldstation.cli.station.place import (
-    config_of,
-    entered,
-    in_station,
-    print_json,
-)
+from fieldstation.cli.station.place import config_of, entered, in_station
 from fieldstation.station.place import Place
 
 

@@ -7,13 +7,8 @@ from pathlib import Path
 
 import click
 
-from fieldstation.cli.station.place import (
-    StillRunningError,
-    entered,
-    in_station,
-    json_option,
-    print_json,
-)
+from fieldstation.cli.output import json_option, print_json
+from fieldstation.cli.station.place import StillRunningError, entered, in_station
 from fieldstation.station.place import current_place
 
 

@@ -7,14 +7,8 @@ from typing import Any
 
 import click
 
-from fieldstation.cli.station.place import (
-    config_of,
-    entered,
-    in_station,
-    json_option,
-    print_json,
-)
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import json_option, print_json, print_table
+from fieldstation.cli.station.place import config_of, entered, in_station
 from fieldstation.core.errors import FieldstationError
 from fieldstation.station.health import told_by
 from fieldstation.station.place import current_place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +35,6 @@ def in_station(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def json_option(command: Command) -> Command:
-    """Give a command `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
 def entered() -> Place:
     """Take up the station's environment and return its place; NoStationError when there is none."""
     from fieldstation.station.main import enter
@@ -53,8 +47,3 @@ def config_of(place: Place) -> Config:
     from fieldstation.station.project import open_project
 
     return open_project(place).load_config()
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON, indented."""
-    click.echo(json.dumps(value, indent=1))

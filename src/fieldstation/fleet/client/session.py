@@ -182,33 +182,30 @@ class FleetClient(Connection):
 
     async def extend(self, serials: str | Iterable[str]) -> list[str]:
         """Give these reservations their full time again; returns those that are ours."""
-        answer = await self.control.post("/extend", {"name": self.name, "serials": several(serials)})
-        return [str(serial) for serial in answer or ()]
+        return await self._ours("/extend", serials=several(serials))
 
     async def extend_all(self) -> list[str]:
         """Extend every reservation under our name."""
-        return [str(serial) for serial in await self.control.post("/extendall", {"name": self.name}) or ()]
+        return await self._ours("/extendall")
 
     async def end(self, serials: str | Iterable[str]) -> list[str]:
         """End these reservations; returns the serials that were ended. Those that are over already are forgotten."""
         asked = several(serials)
-        ended = [
-            str(s)
-            for s in await self.control.post("/end", {"name": self.name, "serials": asked}, patience_s=END_PATIENCE_S)
-            or ()
-        ]
+        ended = await self._ours("/end", END_PATIENCE_S, serials=asked)
         for serial in asked:
             self._drop(serial, "its reservation was ended by us")
         return ended
 
     async def end_all(self) -> list[str]:
         """End every reservation under our name, also those of other programs that use it."""
-        ended = [
-            str(s) for s in await self.control.post("/endall", {"name": self.name}, patience_s=END_PATIENCE_S) or ()
-        ]
+        ended = await self._ours("/endall", END_PATIENCE_S)
         for serial in list(self._held):
             self._drop(serial, "its reservation was ended by us")
         return ended
+
+    async def _ours(self, path: str, patience_s: float | None = None, **asked: Any) -> list[str]:
+        answer = await self.control.post(path, {"name": self.name, **asked}, patience_s=patience_s)
+        return [str(serial) for serial in answer or ()]
 
     async def reboot(self, serials: str | Iterable[str], timeout_s: float | None = None) -> list[str]:
         """Reboot devices, keeping what they were asked; returns those that are not ready again after `timeout_s`."""

@@ -42,7 +42,7 @@ class Leases:
         self,
         record: Record,
         call: Call,
-        publish: Publisher[say.News],
+        publisher: Publisher[say.News],
         background: Background,
         changed: Callable[[], None],
         now: Callable[[], datetime],
@@ -52,7 +52,7 @@ class Leases:
         self.record = record
         self.index = record.index
         self.call = call
-        self.publisher = publish
+        self.publisher = publisher
         self.background = background
         self.changed = changed
         self.now = now

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fieldstation.core.service import new_event_loop
 from fieldstation.fleet.sim.answers import ANSWERS, Ask, journaled, load
 from fieldstation.fleet.sim.board import Board
 from fieldstation.fleet.sim.firmware import Habits
@@ -126,9 +127,5 @@ if __name__ == "__main__":
     parser.add_argument("--journal", type=Path, help="file to which a line is added for each bitstream measured")
     parser.add_argument("--habits", default="{}", help="JSON object of delays and faults for every board")
     parser.add_argument("--socket", help="Unix socket that takes commands")
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        from asyncio import new_event_loop  # type: ignore[assignment]  # either makes a loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main(parser.parse_args()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -242,7 +243,9 @@ class Machine:
             return
         broken = isinstance(error, DeviceBrokenError)
         reason = str(error.fields["reason"]) if isinstance(error, DeviceBrokenError) else describe(error)
-        self.device.logger.log(30 if broken else 40, "%s", reason, exc_info=None if broken else error)
+        self.device.logger.log(
+            logging.WARNING if broken else logging.ERROR, "%s", reason, exc_info=None if broken else error
+        )
         if broken:
             self.device.health, self.device.reason = Health.BROKEN, reason
         if state is not None:

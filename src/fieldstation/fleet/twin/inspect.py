@@ -40,9 +40,9 @@ class Inspection:
     changes_s: tuple[float, ...]
 
 
-def inspect(path: Path, conditions: Conditions | None = None) -> Inspection:
+def inspect(path: Path) -> Inspection:
     """Decode the file and run it for the counting window."""
-    conditions = conditions or Conditions()
+    conditions = Conditions()
     find_tools()
     with tempfile.TemporaryDirectory(prefix="twin-") as name:
         folder = Path(name)

@@ -11,12 +11,12 @@ from typing import Any
 import socketio
 from fastapi import FastAPI
 
-from fieldstation.core.security import LOCAL, Principal, Role, check_bind, is_loopback
+from fieldstation.core.security import check_bind, is_loopback
 from fieldstation.fleet.config import ControlConfig
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.store import Store
 from fieldstation.fleet.wire import http, vitals
-from fieldstation.fleet.wire.guard import Guard, OwnNames
+from fieldstation.fleet.wire.guard import guarded
 from fieldstation.fleet.wire.server import HttpServer
 from fieldstation.fleet.wire.socket_log import socket_log
 from fieldstation.fleet.wire.socketio_clients import ClientSockets
@@ -24,10 +24,6 @@ from fieldstation.fleet.wire.socketio_workers import WorkerLines
 from fieldstation.fleet.wire.standby import StandbyGate
 
 MAX_MESSAGE = 4 * 1024 * 1024  # the longest is the hello of a worker with thousands of devices
-
-LATE = ("/socket.io/", "/health")  # the hand-shake may carry the token; load balancers have none
-
-ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened with --insecure
 
 
 class ControlService:
@@ -54,12 +50,13 @@ class ControlService:
         self._inside_asgi = False
         self.app: FastAPI = http.build(self.control, lifespan=self._lifespan)
         vitals.mount(self.app, self.control, self._clients.load)
-        open_to_all = is_loopback(config.host) and not config.require_tokens
-        self._nobody = LOCAL if open_to_all else ANYBODY if config.insecure else None
-        # Where everybody needs a token a page under another name gains nothing; elsewhere it must not get through.
-        hosts = OwnNames({config.host, *config.allow_hosts}) if self._nobody is not None else ("*",)
-        whole = StandbyGate(socketio.ASGIApp(self._sio, self.app), self.control)
-        self.asgi = Guard(whole, self.control.authenticate, nobody=self._nobody, hosts=hosts, late=LATE)
+        self.asgi = guarded(
+            StandbyGate(socketio.ASGIApp(self._sio, self.app), self.control),
+            self.control.authenticate,
+            open_to_all=is_loopback(config.host) and not config.require_tokens,
+            insecure=config.insecure,
+            names={config.host, *config.allow_hosts},
+        )
         self._server = HttpServer(
             self.asgi,
             host=config.host,

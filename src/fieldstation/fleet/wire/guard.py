@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.core.security import ForbiddenError, Principal, UnauthorizedError, refuse_browser
+from fieldstation.core.security import LOCAL, ForbiddenError, Principal, Role, UnauthorizedError, refuse_browser
 from fieldstation.fleet.wire.faults import body_of, status_of
 
 Scope = dict[str, Any]
@@ -21,6 +21,9 @@ Authenticate = Callable[[str], Awaitable[Principal | None]]
 PRINCIPAL = "fieldstation.principal"  # where the scope keeps who acts
 AGAIN = "fieldstation.again"  # and how to ask later who that is by then: tokens are revoked, sessions end
 SESSION_COOKIE = "fieldstation_session"
+
+LATE = ("/socket.io/", "/health")  # the hand-shake may carry the token or a lease; load balancers have neither
+ANYBODY = Principal("anonymous", Role.OPERATOR)  # on a server that was opened with --insecure
 
 Again = Callable[[], Awaitable[Principal | None]]
 
@@ -46,6 +49,23 @@ class OwnNames(Collection[str]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def guarded(
+    app: App,
+    authenticate: Authenticate,
+    *,
+    open_to_all: bool,
+    insecure: bool,
+    names: Collection[str],
+    foreign: Callable[[str], bool] = lambda token: False,
+) -> Guard:
+    """Return the guard of a server called `names`: who acts without a token there is `local` where it is open to all,
+    anybody where it was opened with --insecure, and nobody elsewhere."""
+    nobody = LOCAL if open_to_all else ANYBODY if insecure else None
+    # Where everybody needs a token a page under another name gains nothing; elsewhere it must not get through.
+    hosts = OwnNames(names) if nobody is not None else ("*",)
+    return Guard(app, authenticate, nobody=nobody, hosts=hosts, late=LATE, foreign=foreign)
 
 
 class Guard:

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from fieldstation.core.errors import FieldstationError
-from fieldstation.core.security import is_loopback, server_tls
+from fieldstation.core.security import server_tls
 
 GRACE_S = 3  # for answers that are on their way when the server stops
 
@@ -91,11 +91,6 @@ class HttpServer:
         elif ":" in host and not host.startswith("["):
             host = f"[{host}]"
         return f"{self.scheme}://{host}:{self.port}"
-
-    @property
-    def is_local(self) -> bool:
-        """Only this machine can reach it."""
-        return is_loopback(self.host)
 
     async def run(self) -> None:
         """Serve until cancelled, then let running answers end."""

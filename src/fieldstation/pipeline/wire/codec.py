@@ -11,6 +11,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
+from fieldstation.pipeline.config import MAX_INFLATED_BYTES
 from fieldstation.pipeline.errors import (
     InflatedTooLargeError,
     MessageTooLargeError,
@@ -37,7 +38,7 @@ def encode(message: Message) -> bytes:
     return wire.SerializeToString()
 
 
-def decode(body: bytes, subject: str, max_inflated: int) -> Message:
+def decode(body: bytes, subject: str, max_inflated: int = MAX_INFLATED_BYTES) -> Message:
     """Read a message body, compressed or not; `max_inflated` bounds what a compressed one may unpack to."""
     if body.startswith(GZIP):
         body = _inflate(body, subject, max_inflated)

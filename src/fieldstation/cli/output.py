@@ -1,12 +1,22 @@
-"""Tables for people; `--json` is for programs."""
+"""What commands print: tables for people, JSON for programs (`--json`)."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import click
+
 PIPE_WIDTH = 240
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented."""
+    click.echo(json.dumps(value, indent=1))
 
 
 def print_table(headings: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:

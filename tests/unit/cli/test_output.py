@@ -1,8 +1,8 @@
-"""cli.table: what people see in tables."""
+"""cli.output: what people see in tables."""
 
 from __future__ import annotations
 
-from fieldstation.cli.table import print_table
+from fieldstation.cli.output import print_table
 
 
 def test_brackets_in_headings_and_cells_are_shown_as_they_are(capsys):
