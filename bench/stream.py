@@ -25,14 +25,14 @@ import grpc
 from limits.frame_codec import codec_rows
 from rows import Row, alternate, main
 
-from fieldstation.stream.model import PRODUCTS, Frame
+from fieldstation.stream.model import PRODUCTS
 from fieldstation.stream.pff import format_frame
 from fieldstation.stream.sim.cameras import Sky
-from fieldstation.stream.wire.codec import Encoder
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 from fieldstation.stream.writer import PffWriter, run_folder
 from fieldstation.testing import ServerProcess, free_port, running
 
+READY_FRAMES = str(Path(__file__).with_name("limits") / "ready_frames.py")
 METHOD = "/daqdata.DaqData/StreamImages"
 FRAMES = 4000
 PACED_RATE = 400
@@ -42,41 +42,7 @@ PACED_SECONDS = 4
 IMG16 = PRODUCTS["img16"]
 
 
-# Children: `python bench/stream.py raw-server ...` and `... client ...`
-
-
-async def raw_server(port: int, frames: int, rate: float) -> None:
-    """The limit: the same bytes for everyone, encoded before the clock starts. Each SIGUSR1 asks for so many frames."""
-    bursts = [asyncio.Event()]
-    header, pixels = Sky(1).frame(IMG16, time.time_ns())
-    payload = Encoder("raw").response(Frame(IMG16.type, 1, "img16", (32, 32), 2, header, pixels, "f", 1), 1)
-
-    def begin() -> None:
-        bursts.append(asyncio.Event())
-        bursts[-2].set()
-
-    async def stream(request: bytes, context) -> None:
-        number = len(bursts) - 1
-        while True:
-            await bursts[number].wait()
-            number += 1
-            due = time.monotonic()
-            for _ in range(frames):
-                await context.write(payload)
-                if rate:
-                    due += 1 / rate
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handler = grpc.unary_stream_rpc_method_handler(stream)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("daqdata.DaqData", {"StreamImages": handler}),)
-    )
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, begin)
-    print(f"ready 127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+# A child: `python bench/stream.py client ...`
 
 
 async def client(port: int, frames: int, every: bool) -> None:
@@ -182,7 +148,7 @@ def rates(count: int) -> tuple[tuple[float, float, float], float, float]:
     with (
         tempfile.TemporaryDirectory() as name,
         our_server(Path(name)) as (our, port),
-        running(sys.executable, __file__, "raw-server", str(raw_port), str(FRAMES), "0") as raw_server,
+        running(sys.executable, READY_FRAMES, str(raw_port), str(FRAMES), "0") as raw_server,
     ):
         writer = PffWriter(run_folder(Path(name), 1, "2026-01-01T00:00:00Z"), 1)
         writer.write_raw(IMG16, frames_of(1)[0])
@@ -236,7 +202,7 @@ def raw_paced(count: int) -> float:
     port = free_port()
     frames = PACED_RATE * PACED_SECONDS
     with (
-        running(sys.executable, __file__, "raw-server", str(port), str(frames), str(PACED_RATE)) as server,
+        running(sys.executable, READY_FRAMES, str(port), str(frames), str(PACED_RATE)) as server,
         Clients(port, count, frames, False) as receiving,
     ):
         before = cpu_seconds(server.pid)
@@ -385,9 +351,7 @@ def measure() -> list[Row]:
 
 if __name__ == "__main__":
     role = sys.argv[1] if len(sys.argv) > 1 else ""
-    if role == "raw-server":
-        asyncio.run(raw_server(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
-    elif role == "client":
+    if role == "client":
         asyncio.run(client(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"))
     elif role == "latency":
         print(json.dumps(latency()))

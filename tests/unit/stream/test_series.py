@@ -53,9 +53,12 @@ def test_frames_read_all_at_once_are_those_read_one_by_one(tmp_path, kind):
     assert tail.series(1) is None
 
 
+@pytest.mark.parametrize("bright", [1, COUNT])
 @pytest.mark.parametrize("kind", ["img8", "img16", "ph1024"])
-def test_messages_made_all_at_once_say_what_those_made_one_by_one_say(tmp_path, kind):
-    path = file_of(tmp_path, kind, [dim(kind, number) for number in range(COUNT)] + [raw(kind, COUNT)])
+def test_messages_made_all_at_once_say_what_those_made_one_by_one_say(tmp_path, kind, bright):
+    frames = [dim(kind, number) for number in range(COUNT + 1)]
+    frames[bright] = raw(kind, bright)
+    path = file_of(tmp_path, kind, frames)
     series = tail_after_the_first(path).series(COUNT)
     payloads = encoder.series(series, 17)
     assert [message(payload) for payload in payloads] == [message(encoder.response(one, 17)) for one in series]

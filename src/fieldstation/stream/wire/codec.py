@@ -61,7 +61,7 @@ def encode_pixels(pixels: bytes, bytes_per_pixel: int) -> bytes:
     varint with a leading zero, and leaving none out is three times as fast.
     """
     values = np.frombuffer(pixels, "<u2" if bytes_per_pixel == 2 else np.uint8)
-    if bytes_per_pixel == 2 and len(values) and values.max() < _TWO_BYTES:
+    if len(values) and values.max() < _TWO_BYTES:
         return _PAIRS.take(values).tobytes()
     used = _USED32.take(values).view(np.bool_)
     return np.compress(used, _VARINTS32.take(values).view(np.uint8)).tobytes()
@@ -174,10 +174,10 @@ class Encoder:
         layout = _layout(first.header)[0]
         pixels = series.pixels.view("<u2" if first.bytes_per_pixel == 2 else np.uint8)
         wide = pixels.max(axis=1) >= _TWO_BYTES
-        if layout is None or first.bytes_per_pixel != 2 or wide.all():
+        if layout is None or wide.all():
             return [self.response(frame, received_ns) for frame in series]
         # The frame number comes last and always has five bytes.
-        image = encode_image(replace(first, number=0)) + b"\x38" + bytes(5)
+        image = encode_image(replace(first, pixels=bytes(len(first.pixels)), number=0)) + b"\x38" + bytes(5)
         response = self.wrap(image, received_ns)
         header = encode_header(first.header)
         header_at = response.index(header, len(response) - len(image))
