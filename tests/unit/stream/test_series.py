@@ -1,28 +1,21 @@
 from itertools import chain, product
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fieldstation.stream.hub import Every, Hub
-from fieldstation.stream.model import PRODUCTS, Wanted
-from fieldstation.stream.pff import format_frame, parse_name
+from fieldstation.stream.model import Wanted
+from fieldstation.stream.pff import parse_name
 from fieldstation.stream.series import Series
 from fieldstation.stream.sources.run import FRAMES_PER_TURN, RunFollower
 from fieldstation.stream.sources.tail import Tail
 from fieldstation.stream.wire.codec import Encoder
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
-from fieldstation.testing.frames import header, name, pixels, raw
+from fieldstation.testing.frames import dim, name, pixels, raw
 
 COUNT = 5
 encoder = Encoder("host")
-
-
-def dim(kind, number):
-    """A frame without pixels that need three bytes."""
-    values = np.abs(np.frombuffer(pixels(kind, number), PRODUCTS[kind].dtype) >> 2)
-    return format_frame(header(kind, number), values.tobytes(), PRODUCTS[kind].one_header)
 
 
 def file_of(folder, kind, frames):
