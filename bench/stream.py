@@ -25,58 +25,25 @@ import grpc
 from limits.frame_codec import codec_rows
 from rows import Row, alternate, main
 
-from fieldstation.stream.model import PRODUCTS, Frame
+from fieldstation.stream.model import PRODUCTS
 from fieldstation.stream.pff import format_frame
 from fieldstation.stream.sim.cameras import Sky
-from fieldstation.stream.wire.codec import Encoder
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 from fieldstation.stream.writer import PffWriter, run_folder
 from fieldstation.testing import ServerProcess, free_port, running
 
+READY_FRAMES = str(Path(__file__).with_name("limits") / "ready_frames.py")
 METHOD = "/daqdata.DaqData/StreamImages"
 FRAMES = 4000
 PACED_RATE = 400
 ROUNDS = 7
 ENDLESS = 10**9  # frames, of a client that is told when to end
 PACED_SECONDS = 4
+FLOOD_RATE = 800  # more than the published server delivers to eight clients, and less than makes it stall
 IMG16 = PRODUCTS["img16"]
 
 
-# Children: `python bench/stream.py raw-server ...` and `... client ...`
-
-
-async def raw_server(port: int, frames: int, rate: float) -> None:
-    """The limit: the same bytes for everyone, encoded before the clock starts. Each SIGUSR1 asks for so many frames."""
-    bursts = [asyncio.Event()]
-    header, pixels = Sky(1).frame(IMG16, time.time_ns())
-    payload = Encoder("raw").response(Frame(IMG16.type, 1, "img16", (32, 32), 2, header, pixels, "f", 1), 1)
-
-    def begin() -> None:
-        bursts.append(asyncio.Event())
-        bursts[-2].set()
-
-    async def stream(request: bytes, context) -> None:
-        number = len(bursts) - 1
-        while True:
-            await bursts[number].wait()
-            number += 1
-            due = time.monotonic()
-            for _ in range(frames):
-                await context.write(payload)
-                if rate:
-                    due += 1 / rate
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    handler = grpc.unary_stream_rpc_method_handler(stream)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("daqdata.DaqData", {"StreamImages": handler}),)
-    )
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, begin)
-    print(f"ready 127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+# A child: `python bench/stream.py client ...`
 
 
 async def client(port: int, frames: int, every: bool) -> None:
@@ -182,7 +149,7 @@ def rates(count: int) -> tuple[tuple[float, float, float], float, float]:
     with (
         tempfile.TemporaryDirectory() as name,
         our_server(Path(name)) as (our, port),
-        running(sys.executable, __file__, "raw-server", str(raw_port), str(FRAMES), "0") as raw_server,
+        running(sys.executable, READY_FRAMES, str(raw_port), str(FRAMES), "0") as raw_server,
     ):
         writer = PffWriter(run_folder(Path(name), 1, "2026-01-01T00:00:00Z"), 1)
         writer.write_raw(IMG16, frames_of(1)[0])
@@ -236,7 +203,7 @@ def raw_paced(count: int) -> float:
     port = free_port()
     frames = PACED_RATE * PACED_SECONDS
     with (
-        running(sys.executable, __file__, "raw-server", str(port), str(frames), str(PACED_RATE)) as server,
+        running(sys.executable, READY_FRAMES, str(port), str(frames), str(PACED_RATE)) as server,
         Clients(port, count, frames, False) as receiving,
     ):
         before = cpu_seconds(server.pid)
@@ -246,8 +213,8 @@ def raw_paced(count: int) -> float:
     return used / delivered * 1e6
 
 
-def published_paced(python: str, count: int) -> float:
-    """Server CPU in µs per delivered frame of the published server, fed through its ingest socket at the same rate."""
+def published_paced(python: str, count: int, per_second: int) -> tuple[float, float]:
+    """What `our_paced` tells, of the published server, fed through its ingest socket."""
     script = Path(__file__).parents[1] / "tests/interop/stream/published_server.py"
     port = free_port()
     with (
@@ -266,12 +233,13 @@ def published_paced(python: str, count: int) -> float:
         with line, Clients(port, count, ENDLESS, False) as receiving:
             before = cpu_seconds(server.pid)
             began = time.monotonic()
-            for step in range(PACED_RATE * PACED_SECONDS):
+            steps = per_second * PACED_SECONDS
+            for step in range(steps):
                 line.sendall(b"\0\1" + frames_of(200)[step % 200])
-                time.sleep(max(0.0, began + step / PACED_RATE - time.monotonic()))
+                time.sleep(max(0.0, began + step / per_second - time.monotonic()))
             used = cpu_seconds(server.pid) - before
             delivered = sum(r["count"] for r in receiving.end())
-    return used / delivered * 1e6
+    return used / delivered * 1e6, delivered / (steps * count)
 
 
 def published_python() -> str | None:
@@ -279,6 +247,13 @@ def published_python() -> str | None:
     named = os.environ.get("FIELDSTATION_PUBLISHED_STREAM")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldstation/interop"
     return named or next((f"{p}/bin/python" for p in cache.glob("panoseti-grpc-*") if (p / "complete").exists()), None)
+
+
+def published_row(python: str, what: str, ours: float, per_second: int, raw: float | None = None) -> Row:
+    theirs, share = published_paced(python, 8, per_second)
+    limit = f"{theirs:.0f} µs, panoseti-grpc, {share:.0%} of {per_second}/s delivered"
+    promise = f"<= 0.5; raw grpc.aio has {raw / theirs:.2f}" if raw is not None else "<= 0.5"
+    return Row(what, f"{ours:.0f} µs", limit, ours / theirs, promise)
 
 
 def latency() -> tuple[float, float]:
@@ -329,8 +304,8 @@ def memory() -> float:
     return found
 
 
-def measure() -> list[Row]:
-    rows = codec_rows(frames_of(1)[0], IMG16)
+def full_speed() -> list[Row]:
+    rows = []
     for count in (1, 8):
         (ours, limit, ratio), cpu, raw_cpu = rates(count)
         rows.append(
@@ -345,34 +320,29 @@ def measure() -> list[Row]:
         what = f"server CPU per delivered frame, {count} client(s), as fast as it goes"
         promise = "<= 1.3" if count == 8 else ""
         rows.append(Row(what, f"{cpu:.0f} µs", f"{raw_cpu:.0f} µs, raw grpc.aio", cpu / raw_cpu, promise))
+    if (python := published_python()) is not None:
+        rows.append(published_row(python, "the same, against the published server as fast as it goes", cpu, FLOOD_RATE))
+    return rows
+
+
+def paced() -> list[Row]:
     fast = our_paced(1, 1000)[1]
-    rows.append(Row("share of 1,000 frames/s delivered to one client", f"{fast:.4f}", "1", fast, "1"))
+    rows = [Row("share of 1,000 frames/s delivered to one client", f"{fast:.4f}", "1", fast, "1")]
     pairs = [(our_paced(8), raw_paced(8)) for _ in range(2)]
     ours = statistics.median(p[0][0] for p in pairs)
     limit = statistics.median(p[1] for p in pairs)
     ratio = statistics.median(p[0][0] / p[1] for p in pairs)
-    rows.append(
-        Row(
-            f"server CPU per delivered frame, 8 clients at {PACED_RATE}/s",
-            f"{ours:.0f} µs",
-            f"{limit:.0f} µs, raw grpc.aio",
-            ratio,
-            "<= 1.3",
-        )
-    )
+    what = f"server CPU per delivered frame, 8 clients at {PACED_RATE}/s"
+    rows.append(Row(what, f"{ours:.0f} µs", f"{limit:.0f} µs, raw grpc.aio", ratio, "<= 1.3"))
     if (python := published_python()) is not None:
-        today = published_paced(python, 8)
-        rows.append(
-            Row(
-                "the same, against the published server",
-                f"{ours:.0f} µs",
-                f"{today:.0f} µs, panoseti-grpc",
-                ours / today,
-                "<= 0.5",
-            )
-        )
+        rows.append(published_row(python, "the same, against the published server", ours, PACED_RATE, limit))
     share = min(p[0][1] for p in pairs)
     rows.append(Row(f"share of frames delivered, 8 clients at {PACED_RATE}/s", f"{share:.4f}", "1", share, "1"))
+    return rows
+
+
+def measure() -> list[Row]:
+    rows = codec_rows(frames_of(1)[0], IMG16) + full_speed() + paced()
     # In a process of its own: one that has spoken gRPC itself should start no others.
     told = subprocess.run([sys.executable, __file__, "latency"], stdout=subprocess.PIPE, check=True).stdout
     half, most = json.loads(told)
@@ -385,9 +355,7 @@ def measure() -> list[Row]:
 
 if __name__ == "__main__":
     role = sys.argv[1] if len(sys.argv) > 1 else ""
-    if role == "raw-server":
-        asyncio.run(raw_server(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
-    elif role == "client":
+    if role == "client":
         asyncio.run(client(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"))
     elif role == "latency":
         print(json.dumps(latency()))

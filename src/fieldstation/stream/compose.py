@@ -42,7 +42,7 @@ class StreamServer:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         encoder = Encoder(config.name or socket.gethostname())
-        self.hub = Hub(encoder.response)
+        self.hub = Hub(encoder.response, encoder.series)
         self.acquisition = Acquisition(
             self.hub,
             partial(open_source, config),

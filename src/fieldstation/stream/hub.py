@@ -11,38 +11,47 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fieldstation.stream.errors import FrameFormatError
-from fieldstation.stream.model import Frame, Wanted
+from fieldstation.stream.model import Frame, ImageType, Wanted
+from fieldstation.stream.series import Series
 
 Key = tuple[int, str, int | None]  # module, product, quabo: the places of which the newest frame is kept
+
+
+def place_of(frame: Frame) -> Key:
+    """Return where a frame is from."""
+    return (frame.module_id, frame.product or f"{frame.shape}{frame.bytes_per_pixel}", frame.quabo)
+
 
 MAX_BATCH = 64
 
 
 class SharedFrame:
-    """A frame on its way to all clients; `payload` encodes it at its first use and is the same bytes for everyone."""
+    """A frame on its way to all clients: of which class and place it is, and the complete response message.
 
-    __slots__ = ("_encode", "_payload", "frame", "key", "received_ns")
+    The message may come as what encodes it: then that is done at its first use, once for everybody.
+    """
 
-    def __init__(self, frame: Frame, encode: Callable[[Frame, int], bytes]) -> None:
-        self.frame = frame
-        self.key: Key = (frame.module_id, frame.product or f"{frame.shape}{frame.bytes_per_pixel}", frame.quabo)
-        self.received_ns = time.time_ns()
-        self._encode = encode
-        self._payload: bytes | None = None
+    __slots__ = ("_payload", "key", "type")
+
+    def __init__(self, image_type: ImageType, key: Key, payload: bytes | Callable[[], bytes]) -> None:
+        self.type = image_type
+        self.key = key
+        self._payload = payload
 
     @property
     def payload(self) -> bytes:
         """The complete response message."""
-        if self._payload is None:
-            self._payload = self._encode(self.frame, self.received_ns)
+        if not isinstance(self._payload, bytes):
+            self._payload = self._payload()
         return self._payload
 
     @property
     def encoded(self) -> bool:
         """True once `payload` costs nothing."""
-        return self._payload is not None
+        return isinstance(self._payload, bytes)
 
     def encode(self) -> None:
         """Encode now, so that whoever sends it does not wait for that; one that cannot be is left to the sender."""
@@ -201,8 +210,12 @@ class Every(Subscription):
 class Hub:
     """Keeps the newest frame of every place and hands each new frame to the subscriptions that want it."""
 
-    def __init__(self, encode: Callable[[Frame, int], bytes]) -> None:
+    def __init__(
+        self, encode: Callable[[Frame, int], bytes], encode_series: Callable[[Series, int], Sequence[bytes]]
+    ) -> None:
+        """Both make the response message, or messages, of what was received at a Unix time in nanoseconds."""
         self._encode = encode
+        self._encode_series = encode_series
         self.newest: dict[Key, SharedFrame] = {}
         self.subscriptions: list[Subscription] = []
         self.produced = 0
@@ -217,27 +230,32 @@ class Hub:
 
     def publish(self, frames: Sequence[Frame]) -> None:
         """Hand new frames to all clients; never waits for one."""
-        for frame in frames:
-            self.publish_shared(SharedFrame(frame, self._encode))
+        if isinstance(frames, Series):
+            image_type, key = frames.first.type, place_of(frames.first)
+            for payload in self._encode_series(frames, time.time_ns()):
+                self.publish_shared(SharedFrame(image_type, key, payload))
+        else:
+            for frame in frames:
+                self.publish_shared(self.share(frame))
 
     def publish_shared(self, shared: SharedFrame) -> None:
         """Hand over one frame."""
         self.produced += 1
         self.newest[shared.key] = shared
-        image_type, module_id = shared.frame.type, shared.frame.module_id
+        image_type, module_id = shared.type, shared.key[0]
         for subscription in self.subscriptions:
             if subscription.live and subscription.wanted.matches(image_type, module_id):
                 subscription.offer(shared)
 
     def share(self, frame: Frame) -> SharedFrame:
-        """Wrap a frame that is for one client only (history)."""
-        return SharedFrame(frame, self._encode)
+        """Wrap a frame that was received now."""
+        return SharedFrame(frame.type, place_of(frame), partial(self._encode, frame, time.time_ns()))
 
     def add(self, subscription: Subscription) -> None:
         """Begin to serve a client; a newest-wins client gets what is already known at once."""
         if not subscription.every:
             for shared in self.newest.values():
-                if subscription.wanted.matches(shared.frame.type, shared.frame.module_id):
+                if subscription.wanted.matches(shared.type, shared.key[0]):
                     subscription.offer(shared)
         self.subscriptions.append(subscription)
         self._tell()

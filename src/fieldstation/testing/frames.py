@@ -43,6 +43,13 @@ def raw(product: str, number: int = 0) -> bytes:
     return format_frame(header(product, number), pixels(product, number), PRODUCTS[product].one_header)
 
 
+def dim(product: str, number: int = 0) -> bytes:
+    """Return `raw` with pixels of a dark sky: all below 16,384, what a varint of two bytes holds."""
+    kind = PRODUCTS[product]
+    values = np.abs(np.frombuffer(pixels(product, number), kind.dtype) >> 2)
+    return format_frame(header(product, number), values.tobytes(), kind.one_header)
+
+
 def frame(product: str, number: int = 0, module_id: int = 1, file: str = "f.pff") -> Frame:
     """Return the typed frame."""
     kind = PRODUCTS[product]

@@ -75,7 +75,7 @@ async def world(max_readers=100):
         return found.active
 
     acquisition = Acquisition(
-        Hub(lambda frame, ns: b""), open_source, min_interval_s=0.001, max_readers=max_readers,
+        Hub(lambda frame, ns: b"", lambda series, ns: []), open_source, min_interval_s=0.001, max_readers=max_readers,
         check_data_dir=check, run_active=active,
     )  # fmt: skip
     found = World(acquisition, sources, log)

@@ -1,4 +1,5 @@
 import os
+from itertools import chain
 
 import pytest
 
@@ -20,7 +21,7 @@ def found(follower, every=True):
     follower.rescan()
     frames = []
     while batch := follower.read(every):
-        frames += batch
+        frames += chain(*batch)
         if not every and not follower.behind:
             break
     return [
@@ -46,7 +47,7 @@ def test_a_busy_product_takes_only_its_turn(tmp_path):
     put(tmp_path / "module_2" / "obs_x", "ph256", range(5), module_id=2)
     follower = RunFollower(tmp_path)
     follower.rescan()
-    first = follower.read(every=True)
+    first = list(chain(*follower.read(every=True)))
     assert sum(f.module_id == 2 for f in first) == 5
     assert sum(f.module_id == 1 for f in first) == 64
 

@@ -221,21 +221,21 @@ class PffSource:
     def _drain(self, follower: RunFollower, grown: set[str] | None) -> None:
         every = self._every
         while not self._stopping:
-            frames = follower.read(every, grown)
-            self._post(frames)
+            self._post(follower.read(every, grown))
             if not follower.behind and not follower.full_turn:
                 return
 
-    def _post(self, frames: Sequence[Frame]) -> None:
-        if frames:
+    def _post(self, turns: list[Sequence[Frame]]) -> None:
+        if turns:
             # Bounded: a loop that falls behind slows our reading down, and the disk is the buffer.
             self._ahead.acquire()
-            self._call(self._deliver, frames)
+            self._call(self._deliver, turns)
 
-    def _deliver(self, frames: Sequence[Frame]) -> None:
+    def _deliver(self, turns: list[Sequence[Frame]]) -> None:
         self._ahead.release()
         if self._publish is not None and not self._stopping:
-            self._publish(frames)
+            for frames in turns:
+                self._publish(frames)
 
     def _take_jobs(self) -> list[Callable[[], None]]:
         jobs, self._jobs = self._jobs, []

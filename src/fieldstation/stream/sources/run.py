@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fieldstation.stream.errors import PffNameError
@@ -42,8 +42,10 @@ class ProductTail:
         self.files += fresh
         self._waiting += fresh
 
-    def read(self, every: bool, on_damage: list[DamagedStretch]) -> list[Frame]:
+    def read(self, every: bool, on_damage: list[DamagedStretch]) -> Sequence[Frame]:
         """Return what is new: each frame (a turn's worth), or only the newest."""
+        if every and self.current is not None and (series := self.current.series(FRAMES_PER_TURN)) is not None:
+            return series
         frames: list[Frame] = []
         while True:
             if self.current is not None:
@@ -190,13 +192,13 @@ class RunFollower:
         except OSError:
             return False
 
-    def read(self, every: bool, grown: set[str] | None = None) -> list[Frame]:
-        """Return new frames, a turn's worth of each product; with `grown`, only of the products of those paths."""
+    def read(self, every: bool, grown: set[str] | None = None) -> list[Sequence[Frame]]:
+        """Return new frames, of each product up to a turn's worth; with `grown`, only of those paths' products."""
         if grown is None:
             keys: Iterable[Key] = list(self.products)
         else:
             keys = {self._by_path[path] for path in grown if path in self._by_path}
-        frames: list[Frame] = []
+        turns: list[Sequence[Frame]] = []
         self.full_turn = False
         for key in keys:
             tail = self.products[key]
@@ -204,12 +206,13 @@ class RunFollower:
                 if grown is None and tail.current is not None:
                     tail.current.check_identity()
                 fresh = tail.read(every, self.damaged)
-                frames += fresh
+                if fresh:
+                    turns.append(fresh)
                 self.full_turn = self.full_turn or len(fresh) >= FRAMES_PER_TURN
             except OSError as error:
                 tail.close()
                 self.problem = f"{tail.run} cannot be read: {error.strerror}"
-        return frames
+        return turns
 
     @property
     def behind(self) -> bool:

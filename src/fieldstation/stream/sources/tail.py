@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fieldstation.stream.model import Frame
 from fieldstation.stream.pff import MAX_HEADER_BYTES, Damaged, Found, PffName, next_frame
+from fieldstation.stream.series import HeaderForm, Series, form_of
 
 CHUNK_BYTES = 512 * 1024
 _NEWEST_BATCHES = 64
@@ -61,6 +64,8 @@ class Tail:
         self._reason = ""
         self._descriptor = -1
         self._identity = (0, 0)
+        self._form: HeaderForm | None = None
+        self._form_bytes = -1  # the size of the frames it is good for
 
     def close(self) -> None:
         """Close the file; the next read opens it again where this one stopped."""
@@ -129,6 +134,34 @@ class Tail:
                     return found  # nothing complete is left
                 wide = True  # a longer frame than the last one, or damage: look further
         return found
+
+    def series(self, count: int) -> Series | None:
+        """Return the next `count` frames, or None unless all are there, sound, and of one size and form."""
+        size, image_bytes = self.frame_bytes, self._name.product.image_bytes
+        if not size or self._damaged_from is not None or self.size() - self.offset < count * size:
+            return None
+        if self._form is None and self._form_bytes == size:
+            return None
+        data = self._pread(count * size + 1)
+        found = next_frame(data, 0, image_bytes)
+        if (
+            not isinstance(found, Found)
+            or found.end != size
+            or data[count * size : count * size + 1] not in (b"", b"{")
+        ):
+            return None
+        text = data[: found.image_at]
+        if self._form_bytes != size:
+            self._form, self._form_bytes = form_of(text), size
+        slots = np.frombuffer(data, np.uint8, count * size).reshape(count, size)
+        numbers = self._form.numbers(slots[:, : found.image_at]) if self._form is not None else None
+        if numbers is None:
+            return None
+        taken: list[Frame] = []
+        self._take(data, 0, found, taken)
+        self.offset += (count - 1) * size
+        self.number += count - 1
+        return Series(taken[0], numbers, slots)
 
     def newest(self) -> Frame | None:
         """Return the newest complete frame that was not returned before, or None; skips what lies between.

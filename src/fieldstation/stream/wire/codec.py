@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from google.protobuf.json_format import ParseError
 
 from fieldstation.stream.errors import FrameFormatError
 from fieldstation.stream.model import Frame, ImageType, pixel_dtype
+from fieldstation.stream.series import Series
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
 
 
@@ -58,7 +61,7 @@ def encode_pixels(pixels: bytes, bytes_per_pixel: int) -> bytes:
     varint with a leading zero, and leaving none out is three times as fast.
     """
     values = np.frombuffer(pixels, "<u2" if bytes_per_pixel == 2 else np.uint8)
-    if bytes_per_pixel == 2 and len(values) and values.max() < _TWO_BYTES:
+    if len(values) and values.max() < _TWO_BYTES:
         return _PAIRS.take(values).tobytes()
     used = _USED32.take(values).view(np.bool_)
     return np.compress(used, _VARINTS32.take(values).view(np.uint8)).tobytes()
@@ -97,6 +100,11 @@ class _Layout:
             total += 1 + len(varint(entry)) + entry
         return total
 
+    @property
+    def places(self) -> list[int]:
+        """Where the doubles are."""
+        return [at + 8 * index for index, at in enumerate(accumulate(map(len, self.parts[:-1])))]
+
     def fill(self, numbers: list[float]) -> bytes:
         arguments: list[Any] = [None] * (2 * len(numbers) + 1)
         arguments[::2] = self.parts
@@ -111,6 +119,15 @@ _NUMBERS = {int, float}
 
 def encode_header(header: Mapping[str, Any]) -> bytes:
     """Return the bytes of the Struct; numbers become doubles. FrameFormatError for what a Struct cannot hold."""
+    try:
+        layout, numbers = _layout(header)
+        return layout.fill(numbers) if layout is not None else _encode_any(header)
+    except (OverflowError, struct.error, UnicodeEncodeError) as error:
+        raise FrameFormatError(where="the header", problem=error) from error
+
+
+def _layout(header: Mapping[str, Any]) -> tuple[_Layout | None, list[float]]:
+    """Return the layout of a header and its numbers; no layout when it holds anything else."""
     numbers: list[Any] = []
     signature: list[object] = []
     for key, value in header.items():
@@ -122,17 +139,14 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
             numbers.append(value)
     # bool is no number in JSON, and a nested object or text needs the general way.
     if not _NUMBERS.issuperset(map(type, numbers)):
-        return _encode_any(header)
+        return None, numbers
     shape = tuple(signature)
     layout = _layouts.get(shape)
-    try:
-        if layout is None:
-            layout = _Layout(header)
-            if len(_layouts) < _MAX_LAYOUTS:
-                _layouts[shape] = layout
-        return layout.fill(numbers)
-    except (OverflowError, struct.error, UnicodeEncodeError) as error:
-        raise FrameFormatError(where="the header", problem=error) from error
+    if layout is None:
+        layout = _Layout(header)
+        if len(_layouts) < _MAX_LAYOUTS:
+            _layouts[shape] = layout
+    return layout, numbers
 
 
 def _encode_any(header: Mapping[str, Any]) -> bytes:
@@ -154,6 +168,29 @@ class Encoder:
         """Return the bytes of a StreamImagesResponse that holds `frame`."""
         return self.wrap(encode_image(frame), received_ns)
 
+    def series(self, series: Series, received_ns: int) -> list[bytes]:
+        """Return the responses of all frames: that of the first one, with the numbers and pixels of each put in."""
+        first = series.first
+        layout = _layout(first.header)[0]
+        pixels = series.pixels.view("<u2" if first.bytes_per_pixel == 2 else np.uint8)
+        wide = pixels.max(axis=1) >= _TWO_BYTES
+        if layout is None or wide.all():
+            return [self.response(frame, received_ns) for frame in series]
+        # The frame number comes last and always has five bytes.
+        image = encode_image(replace(first, pixels=bytes(len(first.pixels)), number=0)) + b"\x38" + bytes(5)
+        response = self.wrap(image, received_ns)
+        header = encode_header(first.header)
+        header_at = response.index(header, len(response) - len(image))
+        pixels_at = header_at + len(header) + 1 + len(varint(2 * pixels.shape[1]))
+        rows = np.tile(np.frombuffer(response, np.uint8), (len(series), 1))
+        for place, column in zip(layout.places, series.numbers.T, strict=True):
+            at = header_at + place
+            rows[:, at : at + 8] = column.astype("<f8").reshape(-1, 1).view(np.uint8)
+        rows[:, pixels_at : pixels_at + 2 * pixels.shape[1]] = _PAIRS.take(pixels, mode="clip").view(np.uint8)
+        numbers = first.number + np.arange(len(series)).reshape(-1, 1)
+        rows[:, -5:] = numbers >> (0, 7, 14, 21, 28) & 0x7F | (0x80, 0x80, 0x80, 0x80, 0)
+        return [self.response(series[i], received_ns) if wide[i] else rows[i].tobytes() for i in range(len(series))]
+
     def wrap(self, image: bytes, received_ns: int) -> bytes:
         """Return the response around an encoded PanoImage."""
         seconds, nanos = divmod(received_ns, 1_000_000_000)
@@ -171,7 +208,7 @@ def encode_image(frame: Frame) -> bytes:
     header = encode_header(frame.header)
     pixels = encode_pixels(frame.pixels, frame.bytes_per_pixel)
     rows, columns = frame.shape
-    file = frame.file.encode()
+    file = frame.file.encode(errors="replace")
     parts = [b"\x12", varint(len(header)), header, b"\x1a", varint(len(pixels)), pixels]
     if frame.type:
         parts.insert(0, b"\x08" + varint(frame.type))

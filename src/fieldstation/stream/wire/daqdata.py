@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from google.protobuf import empty_pb2
 from fieldstation.core.errors import FieldstationError
 from fieldstation.stream import errors
 from fieldstation.stream.acquisition import Acquisition
-from fieldstation.stream.hub import Every, Newest, SharedFrame, Subscription
+from fieldstation.stream.hub import Every, Newest, SharedFrame, Subscription, place_of
 from fieldstation.stream.model import HpIo, Wanted
 from fieldstation.stream.wire.codec import Encoder, decode_image, message_field
 from fieldstation.stream.wire.pb import daq_data_pb2 as pb
@@ -220,7 +221,7 @@ class DaqData:
         except (ValueError, OverflowError) as error:
             raise errors.UploadError(index=index, problem=error) from error
         encoded = image.SerializeToString()
-        shared = SharedFrame(frame, lambda _, received_ns: self._encoder.wrap(encoded, received_ns))
+        shared = SharedFrame(frame.type, place_of(frame), self._encoder.wrap(encoded, time.time_ns()))
         if shared.key not in self._hub.newest:
             self._uploaded_places.add(shared.key)
             if len(self._uploaded_places) > MAX_UPLOADED_PLACES:
