@@ -39,7 +39,7 @@ interop: venv packages ## published clients of today's systems against our serve
 
 soak: venv ## the tests that take minutes
 	@$(PYTHON) tools/system_packages.py --soak
-	$(PYTEST) -m soak tests
+	FIELDSTATION_EXAMPLES=50 $(PYTEST) -m soak tests
 
 docs: venv ## build the documentation into site-docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

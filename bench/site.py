@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,34 +23,47 @@ FIELDSTATION = (sys.executable, "-m", "fieldstation", "--log-level", "error")
 
 
 class Watch:
-    """The greatest sum of resident memory of a process and all below it, looked at five times a second."""
+    """The greatest memory of a process and all below it, looked at five times a second: the sum of what each has
+    resident, `peak`, and `proportional`, the same with what several share counted once."""
 
     def __init__(self, pid: int) -> None:
-        self.peak = 0
+        self.peak = self.proportional = 0
         self._root = psutil.Process(pid)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def now(self) -> int:
-        total = 0
+    def now(self) -> tuple[int, int]:
+        total = shared_once = 0
         for process in [self._root, *self._root.children(recursive=True)]:
             try:
                 total += process.memory_info().rss
-            except psutil.Error:
+                shared_once += proportional(process.pid)
+            except (psutil.Error, OSError):
                 continue
-        return total
+        return total, shared_once
 
     def _look(self) -> None:
         while not self._over.wait(0.2):
             try:
-                self.peak = max(self.peak, self.now())
+                total, shared_once = self.now()
             except psutil.Error:
                 return
+            self.peak = max(self.peak, total)
+            self.proportional = max(self.proportional, shared_once)
+
+    def __str__(self) -> str:
+        return f"{self.peak / 1e6:.0f} MB; {self.proportional / 1e6:.0f} MB, what is shared counted once"
 
     def end(self) -> None:
         self._over.set()
         self._thread.join()
+
+
+def proportional(pid: int) -> int:
+    """Return a process' proportional set size in bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 @contextmanager
@@ -69,13 +83,14 @@ def demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str],
         process.wait(60)
 
 
-def until(process: subprocess.Popen[str], text: str) -> None:
+def until(process: subprocess.Popen[str], text: str) -> str:
+    """Return the line that has `text` in it, once it is said."""
     assert process.stderr is not None
     said = []
     while line := process.stderr.readline():
         said.append(line)
         if text in line:
-            return
+            return line
     raise SystemExit(f"the demonstration ended before it said {text!r}; it said: {''.join(said)}")
 
 
@@ -99,10 +114,18 @@ def measure() -> list[Row]:
             watch.end()
 
         with demo(Path(folder) / "stays") as (process, _):
-            until(process, "The report waits")
+            whole = Watch(process.pid)
+            panel = until(process, "The panel is at").split()[-1]
+            words = until(process, "approvals approve").split()
             standing = Watch(process.pid)
             time.sleep(3)
             standing.end()
+            with urllib.request.urlopen(f"{panel}/", timeout=30) as page:  # somebody looks
+                page.read()
+            approve = [*FIELDSTATION, *words[words.index("approvals") :]]
+            subprocess.run(approve, check=True, stdout=subprocess.DEVNULL)
+            until(process, "Everything keeps running")
+            whole.end()
             status = read_status(Path(folder) / "stays" / "state")
             os.kill(int(str(status["stream.camera"]["pid"])), signal.SIGKILL)
             killed = time.monotonic()
@@ -124,8 +147,9 @@ def measure() -> list[Row]:
         )
     )
     found.append(Row("demo --once, every count checked", f"{once_s:.1f} s", "", None, "< 60 s"))
-    found.append(Row("demo: all processes while it waits", f"{standing.peak / 1e6:.0f} MB", "", None, "< 900 MB"))
-    found.append(Row("demo --once: all processes, greatest", f"{watch.peak / 1e6:.0f} MB", "", None, "< 900 MB"))
+    found.append(Row("demo: all processes while it waits", str(standing), "", None, "< 900 MB"))
+    found.append(Row("demo: all processes until the report is there, greatest", str(whole), "", None, "< 900 MB"))
+    found.append(Row("demo --once: all processes, greatest", str(watch), "", None, "< 900 MB"))
     found.append(Row("a killed frame server serves again", f"{back_s:.1f} s", "", None, ""))
     return found
 

@@ -16,9 +16,12 @@ import psutil
 import websockets
 from rows import Row, main
 
+from fieldstation.core.blocking import Portal
+from fieldstation.site.supervise import read_status
 from fieldstation.testing import ServerProcess, chromium, free_port
 
 VIEWERS = int(os.environ.get("BENCH_WEB_VIEWERS", "100"))
+PAGES = ("", "devices", "stations", "streams", "pipelines", "approvals", "audit")
 SECONDS = float(os.environ.get("BENCH_WEB_S", "15"))
 
 
@@ -95,11 +98,36 @@ def measure() -> list[Row]:
             ServerProcess(["fieldstation", "fleet", "migrate", *database]).wait(60)
             control = ServerProcess([*words, *database])
             try:
-                return measured(control.wait_ready(60), control.pid)
+                found = measured(control.wait_ready(60), control.pid)
             finally:
                 control.stop()
         finally:
             camera.stop()
+    return found + all_sources()
+
+
+def all_sources() -> list[Row]:
+    """Control of the demonstration, which has every kind of source: every page open in a browser, and the crowd."""
+    with tempfile.TemporaryDirectory() as name:
+        demo = ServerProcess(["fieldstation", "demo", "--port", "0", "--dir", name])
+        try:
+            url = demo.wait_ready(120)
+            pid = int(str(read_status(Path(name) / "state")["fleet.control"]["pid"]))
+            with chromium() as browser:
+                for page in PAGES:
+                    opened = browser.new_page()
+                    opened.goto(f"{url}/{page}")
+                    opened.wait_for_function("window.socket?.connected")
+                cpu, each, _ = Portal().call(crowd(f"{url.replace('http', 'ws')}/live/camera", pid))
+                memory = memory_mb(pid)
+        finally:
+            demo.stop(60)
+    return [
+        row(
+            f"all sources on, every page open, {VIEWERS} viewers: control's memory", f"{memory:.0f} MB", "below 150 MB"
+        ),
+        row("the same: control's CPU, pictures drawn by each viewer", f"{cpu * 100:.0f} % of a core, {each:.1f}/s"),
+    ]
 
 
 def measured(url: str, pid: int) -> list[Row]:

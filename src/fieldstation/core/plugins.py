@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,6 +93,21 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
         if _is_ours(error):
             raise
         raise MissingExtraError(feature=feature, extra=extra) from error
+
+
+@contextmanager
+def hidden(*names: str) -> Iterator[None]:
+    """Make modules look absent to what is imported meanwhile, unless they have been imported.
+
+    For libraries that import others only when these are installed, and that we use without them.
+    """
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: the documented way to fail an import
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def _is_ours(error: ImportError) -> bool:

@@ -11,6 +11,8 @@ import contextlib
 import importlib
 import sys
 
+from fieldstation.core.plugins import hidden
+
 UNUSED = ("redis", "tornado", "requests")
 
 
@@ -18,11 +20,5 @@ def import_socketio() -> None:
     """Import it, unless somebody has; without the extra, whoever needs it says so."""
     if "socketio" in sys.modules:
         return
-    absent = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: the documented way to fail an import
-    try:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("socketio")
-    finally:
-        for name in absent:
-            del sys.modules[name]
+    with hidden(*UNUSED), contextlib.suppress(ImportError):
+        importlib.import_module("socketio")

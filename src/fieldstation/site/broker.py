@@ -24,5 +24,5 @@ def server_settings(role: NatsRole, name: str, store: Path, token: str | None) -
     if token is not None:
         lines.append(f"authorization {{ token: {quoted(token)} }}")
     if role.mqtt_port:
-        lines.append(f"mqtt {{ listen: {quoted(f'{role.host}:{role.mqtt_port}')} {tls} }}")
+        lines += ["mqtt {", f"  listen: {quoted(f'{role.host}:{role.mqtt_port}')}", *([f"  {tls}"] if tls else []), "}"]
     return "\n".join(lines) + "\n"

@@ -100,6 +100,9 @@ class StreamRole(ServerConfig):
 
     machine: str | None = _MACHINE
     after: tuple[str, ...] = _AFTER
+    tls_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed `tls_certificate`: panel and bridges connect over TLS."
+    )
 
 
 class PipelineRole(_Table):

@@ -86,13 +86,22 @@ def _plan(site: SiteFile, name: str, machine: str | None) -> Iterator[Role]:
             drains_s=_drain_s(folder / "config" / "config.json"),
         )  # fmt: skip
     elif isinstance(role, config.StreamRole):
-        file, text = _settings(site, name, {"stream": _without(site.given[name], "machine", "after")})
+        file, text = _settings(site, name, {"stream": _without(site.given[name], "machine", "after", "tls_ca")})
         command = ["stream", "serve", "--config", str(file)]
         yield _ours(site, name, machine, command, files={file: text})
     elif isinstance(role, config.PipelineRole):
         yield _pipeline(site, name, role, machine)
     elif isinstance(role, config.FlowWorkerRole):
-        command = ["flow", "worker", short, "--every", f"{role.every_s:g}", "--state-dir", str(_state(site, name))]
+        command = [
+            "flow",
+            "worker",
+            "--pool",
+            short,
+            "--every",
+            f"{role.every_s:g}",
+            "--state-dir",
+            str(_state(site, name)),
+        ]
         allowed = [part for pattern in role.allow for part in ("--allow", pattern)]
         yield _ours(site, name, machine, [*command, *allowed])
     elif isinstance(role, config.ProgramRole):
@@ -136,6 +145,8 @@ def _panel(site: SiteFile, machine: str | None) -> dict[str, Any]:
     if isinstance(nats, config.NatsRole) and nats.tls_ca is not None:
         found["nats_ca"] = str(nats.tls_ca)
     found["streams"] = streams(site, machine)
+    if ca := stream_ca(site):
+        found["stream_ca"] = ca
     found["pipelines"] = {
         name.partition(".")[2]: {
             "manifest": str(site.base / role.manifest),
@@ -208,7 +219,7 @@ def _ours(
 
 def environment(site: SiteFile, machine: str | None) -> dict[str, str]:
     """Return how a role on `machine` finds the others: FIELDSTATION_CONTROL, FIELDSTATION_NATS_URL, and
-    FIELDSTATION_SITE_STREAMS with `name=host:port` for each frame server."""
+    FIELDSTATION_SITE_STREAMS with `name=host:port` for each frame server (over TLS: FIELDSTATION_SITE_STREAM_CA)."""
     found = dict(site.site.environment)
     if url := control_url(site, machine):
         found.setdefault("FIELDSTATION_CONTROL", url)
@@ -218,6 +229,8 @@ def environment(site: SiteFile, machine: str | None) -> dict[str, str]:
     if isinstance(role, config.NatsRole) and role.token_file is not None:
         token = own_token(site.base / role.token_file)
         found.setdefault("KAI_NATS_TOKEN", token or "")
+    if ca := stream_ca(site):
+        found.setdefault("FIELDSTATION_SITE_STREAM_CA", ca)
     if named := streams(site, machine):
         found.setdefault("FIELDSTATION_SITE_STREAMS", ",".join(f"{name}={where}" for name, where in named.items()))
     return found
@@ -230,6 +243,12 @@ def streams(site: SiteFile, machine: str | None) -> dict[str, str]:
         for name, role in site.roles.items()
         if isinstance(role, config.StreamRole)
     }
+
+
+def stream_ca(site: SiteFile) -> str | None:
+    """Return the authority of the frame servers' certificates, one for all; None when they speak without TLS."""
+    named = [role.tls_ca for role in site.roles.values() if isinstance(role, config.StreamRole) and role.tls_ca]
+    return str(site.base / named[0]) if named else None
 
 
 def listens(site: SiteFile, name: str) -> list[str]:

@@ -168,7 +168,7 @@ class RoleProcess:
             self._set("stopped")
             return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            os.kill(process.pid, signal.SIGTERM)  # process.terminate() takes the exit code away from who waits for it
         try:
             async with asyncio.timeout(limit_s):
                 await process.wait()

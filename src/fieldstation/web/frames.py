@@ -142,11 +142,12 @@ class FrameSource:
             before = self.produced
             try:
                 await self._receive()
-            except grpc.aio.AioRpcError as error:
+            except* grpc.aio.AioRpcError as group:
+                error: Any = group.exceptions[0]
                 self.problem = f"{self.target} does not stream: {error.details() or error.code().name}."
                 log.info("%s", self.problem)
-            except OSError as error:
-                self.problem = f"{self.target} cannot be asked: {error}."
+            except* OSError as group:
+                self.problem = f"{self.target} cannot be asked: {group.exceptions[0]}."
             else:
                 self.problem = "" if not self._viewers else f"{self.target} has ended the stream."
             if self.produced > before:

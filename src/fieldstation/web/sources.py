@@ -9,6 +9,7 @@ from fieldstation.core.plugins import require
 from fieldstation.core.service import Service
 from fieldstation.fleet.control import Control
 from fieldstation.flow.desk import Desk
+from fieldstation.web.beside import Beside
 from fieldstation.web.config import PanelConfig
 
 if TYPE_CHECKING:  # each needs an extra of its own, which a control may lack
@@ -40,7 +41,12 @@ class Sources:
 
     def services(self) -> list[Service]:
         """What must run for the sources that are configured."""
-        return [*self.streams.values(), *self.pipelines.values(), *([self.stations] if self.stations else [])]
+        found: list[Service] = [
+            *self.streams.values(),
+            *self.pipelines.values(),
+            *([self.stations] if self.stations else []),
+        ]
+        return [Beside(service) for service in found]
 
     def _set_up_streams(self) -> None:
         if self.config.streams:

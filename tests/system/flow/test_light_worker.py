@@ -83,6 +83,24 @@ def test_what_was_approved_runs_once_and_its_output_is_kept(lab: Any, pool: str,
     assert [line["what"] for line in lab.approvals.audit(approval)] == ["asked", "approve", "use", "finished"]
 
 
+def test_the_worker_of_a_site_file_runs_what_was_approved(lab: Any, pool: str, tmp_path: Path) -> None:
+    allow = 'allow = ["echo *"]'
+    (tmp_path / "site.toml").write_text(f"[site]\nname = 'hill'\n[flow.worker.{POOL}]\nevery_s = 0.3\n{allow}\n")
+    action = command_action("echo from the site", pool=pool)
+    site = ServerProcess(["fieldstation", "up", tmp_path / "site.toml"], env=lab.env)
+    try:
+        site.wait_ready(60)
+        first = send(lab, action, ask(lab, action))
+        assert ended(lab, first)["state_type"] == "COMPLETED"
+        assert lab.api.artifact(first)["output"] == "from the site\n"
+        forbidden = command_action(["touch", str(tmp_path / "ran")], pool=pool)
+        assert "allow-list" in ended(lab, send(lab, forbidden, ask(lab, forbidden)))["state"]["message"]
+        assert (tmp_path / "state" / "flow" / "worker" / POOL).is_dir()  # for its journal
+        assert site.stop(30) == 0
+    finally:
+        site.kill()
+
+
 @pytest.mark.parametrize(
     ("prepare", "why"),
     [

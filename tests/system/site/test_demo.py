@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from fieldstation.kit.mqtt import MqttClient, MqttSettings
-from fieldstation.site.bridges.archive import rows
-from fieldstation.site.demo.report import joined
+from fieldstation.site.bridges.reading import rows
+from fieldstation.site.demo.table import joined
 from fieldstation.site.file import kind_of, read
 from fieldstation.site.supervise import read_status
 from fieldstation.testing import ServerProcess, wait_for
@@ -66,7 +66,7 @@ async def test_it_waits_for_a_yes_listens_where_the_table_says_and_leaves_no_pro
         wait_for(lambda: "The report waits for a yes" in demo.output, 30)
         assert not (folder / "report").exists()
         children = psutil.Process(demo.pid).children(recursive=True)
-        assert len(children) >= 14  # seven roles, and what they start
+        assert len(children) >= 13  # seven roles, and what they start
 
         assert _listening(folder) == _documented()
         settings = MqttSettings(

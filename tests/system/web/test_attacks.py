@@ -21,7 +21,8 @@ from fieldstation.testing import wait_for
 
 LONG = int(os.environ.get("FIELDSTATION_EXAMPLES", "0"))
 EXAMPLES = LONG or 4
-pytestmark = pytest.mark.timeout(240 + 10 * LONG)
+# `make soak` asks for many examples.
+pytestmark = [pytest.mark.timeout(240 + 20 * LONG), *([pytest.mark.soak] if LONG else [])]
 
 
 @pytest.fixture(scope="module")

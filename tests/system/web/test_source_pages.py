@@ -79,10 +79,15 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     (folder / "krt.yaml").write_text(KRT)
     with nats_server(folder / "nats") as nats:
-        camera = ServerProcess(["fieldstation", "stream", "serve", "--port", "0", "--simulate"])
         station = StationProcess(folder / "roof", station_config(nats.url), PROCEDURES)
+        cameras = []
+
+        def start_camera(port):
+            cameras.append(ServerProcess(["fieldstation", "stream", "serve", "--port", str(port), "--simulate"]))
+            return cameras[-1].wait_ready(60).partition("//")[2]
+
         try:
-            address = camera.wait_ready(60).partition("//")[2]
+            address = start_camera(0)
             station.start()
             stream = Portal().call(plan_pipeline(nats.url, folder / "krt.yaml"))
             (folder / "site.toml").write_text(
@@ -90,7 +95,8 @@ def lab(tmp_path_factory):
                 f'[web.pipelines.counts]\nmanifest = "{folder}/krt.yaml"\nproduct = "counts"\nnats = "{nats.url}"\n'
             )
             with lab_in(folder, "--config", folder / "site.toml") as made:
-                made.nats, made.camera, made.station, made.stream = nats, camera, station, stream
+                made.nats, made.station, made.stream = nats, station, stream
+                made.cameras, made.camera_address, made.start_camera = cameras, address, start_camera
                 made.start()
                 made.worker()
                 made.wait_free(4)
@@ -99,7 +105,8 @@ def lab(tmp_path_factory):
                 yield made
         finally:
             station.stop()
-            camera.stop()
+            for camera in cameras:
+                camera.stop()
 
 
 @pytest.fixture
@@ -167,10 +174,19 @@ def test_a_stalled_tab_hurts_nobody(browser, lab, page):
 def test_a_frame_server_that_goes_is_said_and_one_that_comes_back_is_shown(lab, page):
     visit(page, "streams")
     wait_drawn(page, 1)
-    lab.camera.send(19)  # SIGSTOP: half open, nobody is told
+    lab.cameras[-1].send(19)  # SIGSTOP: half open, nobody is told
     before = drawn(page)
-    lab.camera.send(18)
+    lab.cameras[-1].send(18)
     wait_drawn(page, before + 2)
+
+    lab.cameras[-1].kill()
+    told = page.locator(".live .problem")
+    told.get_by_text(f"{lab.camera_address} does not stream").wait_for()
+    assert page.locator("canvas").count() > 0  # the last frames stay
+    before = drawn(page)
+    lab.start_camera(lab.camera_address.rpartition(":")[2])
+    wait_drawn(page, before + 2)
+    told.wait_for(state="detached")
 
 
 def test_a_station_shows_its_readings_its_log_and_how_it_is(lab, page):
@@ -321,6 +337,6 @@ def test_nothing_secret_is_on_any_page_or_in_any_log(lab, page):
         text = page.content()
         for secret in ("hunter22", "fst_", "fsl_", "fss_"):
             assert secret not in text
-    for process in (lab.control, lab.camera):
+    for process in (lab.control, *lab.cameras):
         for secret in ("hunter22", "fst_", "fsl_", "fss_"):
             assert secret not in process.output

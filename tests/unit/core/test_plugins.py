@@ -1,3 +1,5 @@
+import importlib
+import json
 import sys
 import types
 from importlib import metadata
@@ -121,3 +123,12 @@ def test_a_broken_import_of_our_own_is_not_blamed_on_an_extra(face):
 def test_a_face_refuses_names_it_does_not_offer(face):
     with pytest.raises(AttributeError, match="module 'someface' has no attribute 'Nothing'"):
         _ = face.Nothing
+
+
+def test_a_hidden_module_looks_absent_until_the_end_and_one_that_is_there_stays(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with plugins.hidden("colorsys", "json"):
+        assert importlib.import_module("json") is json
+        with pytest.raises(ImportError):
+            importlib.import_module("colorsys")
+    assert importlib.import_module("colorsys").rgb_to_hls

@@ -12,6 +12,7 @@ from fieldstation.pipeline.errors import PublishError
 from fieldstation.site.bridges import archive, fleet, frames, join, stations
 from fieldstation.site.bridges.cursor import Cursor
 from fieldstation.site.bridges.passage import passage
+from fieldstation.site.bridges.reading import rows
 from fieldstation.site.bridges.record import fields, record
 from fieldstation.stream.model import Frame, ImageType
 
@@ -148,8 +149,8 @@ async def test_a_record_is_archived_once(tmp_path: Path, monkeypatch: pytest.Mon
     await archive.archive(sdk, record("frames", "f1", 86401.0, {}))
     await archive.archive.node.finalizer(sdk)
     path = tmp_path / "archive" / "archive.sqlite3"
-    assert list(archive.rows(path, "station")) == [("u1", "station", 86400.5, {"temperature": 3.5})]
-    assert len(list(archive.rows(path))) == 2
+    assert list(rows(path, "station")) == [("u1", "station", 86400.5, {"temperature": 3.5})]
+    assert len(list(rows(path))) == 2
     assert (tmp_path / "archive" / "messages" / "1970-01-02.csv").read_text().count("\n") == 3
 
 

@@ -4,12 +4,15 @@ import json
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
+from fieldstation.cli.main import cli as root
 from fieldstation.site.errors import NothingToRunError, UnknownMachineError, UnknownRoleError
 from fieldstation.site.file import read
 from fieldstation.site.model import levels
-from fieldstation.site.plan import roles, this_machine, with_defaults
+from fieldstation.site.plan import OURS, roles, this_machine, with_defaults
+from fieldstation.site.supervise import write_private
 
 SPLIT = """
 [site]
@@ -80,7 +83,7 @@ def test_the_message_server_is_there_when_somebody_needs_it(tmp_path: Path) -> N
     nats, *_ = roles(site)
     (text,) = nats.files.values()
     assert "jetstream" in text
-    assert 'mqtt { listen: "127.0.0.1:1883"' in text
+    assert 'mqtt {\n  listen: "127.0.0.1:1883"\n}' in text
     other = _site(tmp_path, '[nats]\nurl = "nats://far:4222"\n[pipeline.pulses]\nmanifest = "krt.yaml"\n')
     (pipeline,) = roles(other)
     assert pipeline.command[pipeline.command.index("--nats") + 1] == "nats://far:4222"
@@ -139,3 +142,45 @@ def test_who_connects_to_nats_over_tls_knows_the_authority(tmp_path: Path) -> No
     assert "tls://127.0.0.1:4222" in pipeline.command
     assert _settings(control)["web"]["nats_ca"] == "ca.pem"
     assert 'cert_file: "c.pem"' in next(iter(nats.files.values()))
+
+
+def test_who_asks_a_frame_server_over_tls_knows_the_authority(tmp_path: Path) -> None:
+    text = '[fleet.control]\n[stream.c]\nsimulate = true\ntls_certificate = "c.pem"\ntls_key = "k.pem"\n'
+    control, stream = roles(_site(tmp_path, text + 'tls_ca = "ca.pem"\n'))
+    assert _settings(control)["web"]["stream_ca"] == str(tmp_path / "ca.pem")
+    assert stream.environment["FIELDSTATION_SITE_STREAM_CA"] == str(tmp_path / "ca.pem")
+    assert "tls_ca" not in _settings(stream)["stream"]
+
+
+def test_every_role_is_started_with_words_that_its_command_understands(tmp_path: Path) -> None:
+    (tmp_path / "roof" / "config").mkdir(parents=True)
+    (tmp_path / "roof" / "config" / "config.json").write_text("{}")
+    text = """
+[nats]
+tls_ca = "ca.pem"
+[fleet.control]
+[fleet.worker.a]
+[station.roof]
+dir = "roof"
+[stream.camera]
+simulate = true
+[pipeline.pulses]
+manifest = "krt.yaml"
+run = {count = "count.py"}
+[flow.worker.bench]
+allow = ["ls *"]
+"""
+    planned = roles(_site(tmp_path, text))
+    assert len(planned) == 7
+    for role in planned[1:]:
+        for path, settings in role.files.items():
+            write_private(path, settings)
+        command: click.Command = root
+        words = list(role.command[len(OURS) :])
+        context = None
+        while isinstance(command, click.Group):
+            context = command.make_context("x", words, parent=context)
+            _, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert found is not None
+            command = found
+        command.make_context("x", words, parent=context)  # UsageError for what is missing or too much

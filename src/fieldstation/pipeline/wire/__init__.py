@@ -4,10 +4,10 @@ import contextlib
 import importlib
 import sys
 
+from fieldstation.core.plugins import hidden
+
 # nats-py imports aiohttp when it is installed, for WebSocket addresses only: a third of a second and twelve megabytes
 # in every node. It is made to look absent while nats-py is imported; `connection` hands it in for ws:// addresses.
-if "nats" not in sys.modules and "aiohttp" not in sys.modules:
-    sys.modules["aiohttp"] = None  # type: ignore[assignment]  # the documented way to make an import fail
-    with contextlib.suppress(ImportError):  # without the extra, whoever needs nats-py says so
+if "nats" not in sys.modules:
+    with hidden("aiohttp"), contextlib.suppress(ImportError):  # without the extra, whoever needs nats-py says so
         importlib.import_module("nats.aio.transport")
-    del sys.modules["aiohttp"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +90,3 @@ def row_of(found: dict[str, Any], request: str) -> tuple[str, str, float, str]:
     timestamp = float(time) if isinstance(time, int | float) else 0.0
     body = json.dumps({"variant": "data", "data": found.get("values", found), "source": found.get("source", "")})
     return str(found.get("id") or request), str(found.get("source", "")), timestamp, body
-
-
-def rows(path: Path, source: str | None = None) -> Iterator[tuple[str, str, float, dict[str, Any]]]:
-    """Read an archive: (id, source, timestamp, values) in the order of their time."""
-    with contextlib.closing(connect(path, read_only=True)) as connection:
-        for identity, kind, timestamp, body in connection.execute(
-            "SELECT id, source, timestamp, body FROM message WHERE ? IS NULL OR source = ? ORDER BY timestamp, seq",
-            (source, source),
-        ):
-            yield identity, kind, timestamp, json.loads(body)["data"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,18 +30,22 @@ async def frames(requests: TriggerRunner, sdk: ProcessContext) -> None:
     """Forward every frame of the frame server `server` (`host:port`), until stopped.
 
     Config: `server` (default: the site's first), `modules` (comma-separated, default all), `history` (`run`, the
-    default: also what the run already holds, so that nothing is missing after a restart; or `none`).
+    default: also what the run already holds, so that nothing is missing after a restart; or `none`), `ca` (PEM file;
+    default: the site's): the server is then asked over TLS. Its token is FIELDSTATION_STREAM_TOKEN.
     """
     target = _target(await setting(sdk, "server", "FIELDSTATION_SITE_STREAMS", "which frame server to follow"))
     modules = await sdk.centralized_config.get("modules", _numbers, ())
     history = await sdk.centralized_config.get("history", str, "run") == "run"
+    trusted = await sdk.centralized_config.get("ca", str, os.environ.get("FIELDSTATION_SITE_STREAM_CA", ""))
+    ca = Path(trusted) if trusted else None
     forwarding = Forwarding(target, Cursor(sdk, FRAMES))
     await forwarding.cursor.load()
     async with passage(sdk) as out:
         backoff, failures = Backoff(0.2, 5.0), 0
         while True:
             try:
-                async with AioDaqDataClient({"daq_nodes": [{"ip_addr": target}]}, log_level=logging.WARNING) as client:
+                nodes = {"daq_nodes": [{"ip_addr": target}]}
+                async with AioDaqDataClient(nodes, log_level=logging.WARNING, ca=ca) as client:
                     async for frame in client.frames([target], modules=modules, every=True, history=history):
                         failures = 0
                         await forwarding.forward(frame, out)

@@ -26,6 +26,7 @@ from fieldstation.site.bridges.fleet import after
 from fieldstation.site.demo.files import Layout
 
 PRODUCT = "night"
+BRIDGES = "lab"  # the process that the bridges run in
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ async def flowing(layout: Layout) -> Flowing:
     client = await connect(Nats.model_validate({"url": layout.nats_url, "start_timeout": 30}), name="demo counts")
     try:
         js = client.jetstream(timeout=10)
-        frames = await _cursor(js, bucket(PRODUCT, version, "join", "frames"))
+        frames = await _cursor(js, bucket(PRODUCT, version, "join", BRIDGES))
         dead = 0
         with contextlib.suppress(NotFoundError):  # not there before the first dead letter
             dead = (await js.stream_info(dead_letter_stream(names.stream))).state.messages

@@ -23,7 +23,7 @@ from fieldstation.flow.model import Approval, State, command_action
 from fieldstation.flow.running import run_action
 from fieldstation.site.bridges.record import record
 from fieldstation.site.bridges.results import Channel, channel
-from fieldstation.site.demo.counts import PRODUCT, Check, archived, checks, flowing
+from fieldstation.site.demo.counts import BRIDGES, PRODUCT, Check, archived, checks, flowing
 from fieldstation.site.demo.files import Layout
 
 BOARDS = 2
@@ -70,7 +70,7 @@ async def evaluate(layout: Layout, files: Sequence[Path], say: Say, seconds: flo
     outcome = Outcome()
     end = time.monotonic() + seconds
     patience = time.monotonic() + seconds + OUTAGE_S
-    async with channel(layout.manifest, PRODUCT, layout.nats_url, process="lab") as pulses:
+    async with channel(layout.manifest, PRODUCT, layout.nats_url, process=BRIDGES) as pulses:
         while not outcome.sent or time.monotonic() < end:
             try:
                 async with FleetClient(layout.url, NAME) as client:

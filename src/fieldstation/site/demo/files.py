@@ -60,9 +60,8 @@ workflows:
   - name: join
     type: data
     processes:
-      - {name: frames, type: trigger, image: "node:frames"}
-      - {name: lab, type: trigger, image: "node:together", config: {bridges: "stations,fleet"}}
-      - {name: join, type: task, image: "node:join", subscriptions: [frames, lab, lab.pulses]}
+      - {name: lab, type: trigger, image: "node:together", config: {bridges: "frames,stations,fleet"}}
+      - {name: join, type: task, image: "node:join", subscriptions: [lab, lab.pulses]}
       - {name: table, type: exit, image: "node:archive", subscriptions: [join], config: {folder: ../table}}
 """
 
@@ -82,11 +81,12 @@ class NoPortError(FieldstationError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the demonstration's things are; `url` is the control server."""
+    """Where the demonstration's things are; `url` is the control server, `ports` are those of all its servers."""
 
     folder: Path
     control: int
     nats: int
+    ports: tuple[int, ...] = ()
 
     @property
     def site(self) -> Path:
@@ -135,7 +135,7 @@ def write(folder: Path, *, port: int, rate: float = 5.0) -> Layout:
     taken: list[int] = []
     usual = (port, 4222, 1883, 8081, 50051) if port else (0,) * 5
     control, nats, mqtt, worker, stream = (free_port(wanted, taken) for wanted in usual)
-    layout = Layout(folder, control, nats)
+    layout = Layout(folder, control, nats, (control, nats, mqtt, worker, stream))
     ports = {"control": control, "nats": nats, "mqtt": mqtt, "worker": worker, "stream": stream}
     layout.site.write_text(_SITE.format(**ports, boards=BOARDS, rate=rate, station_version=STATION_VERSION))
     layout.manifest.parent.mkdir(exist_ok=True)
@@ -165,17 +165,27 @@ def _station_config(nats: str) -> dict[str, object]:
 def free_port(wanted: int, taken: list[int]) -> int:
     """Return `wanted`, or a free port when it is 0 or in use; it is added to `taken`, which are left out."""
     for port in (wanted, *[0] * 20):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found = int(probe.getsockname()[1])
-        if found not in taken:
+        found = _bound(port)
+        if found and found not in taken:
             taken.append(found)
             return found
     raise NoPortError()
+
+
+def taken(layout: Layout) -> list[int]:
+    """Return the ports of the site that another program has, while the site does not run."""
+    return [port for port in layout.ports if not _bound(port)]
+
+
+def _bound(port: int) -> int:
+    """Return the port that one could listen on; 0 when it is in use."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+        return int(probe.getsockname()[1])
 
 
 def make_bitstreams(folder: Path, count: int = 6) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fieldstation.core.plugins import require
-from fieldstation.site.bridges.archive import rows
+from fieldstation.site.bridges.reading import rows
+from fieldstation.site.demo.table import joined
 
 COLUMNS = {
     "time": "time (UTC)",
@@ -39,28 +41,11 @@ th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left } th { background: var
 """
 
 
-def joined(archive: Path) -> list[dict[str, Any]]:
-    """Return the table: a row for each pulse count, with the weather and the frame of its moment."""
-    return [{"id": identity, "time": time, **values} for identity, _, time, values in rows(archive, "pulses")]
-
-
-def write_table(folder: Path, table: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the joined table as Parquet."""
-    pyarrow = require("pyarrow", extra="parquet", feature="The joined table")
-    parquet = require("pyarrow.parquet", extra="parquet", feature="The joined table")
-    path = folder / "joined.parquet"
-    names = list(dict.fromkeys(name for row in table for name in row))
-    parquet.write_table(pyarrow.table({name: [row.get(name) for row in table] for name in names}), path)
-    return path
-
-
 def draw(path: Path, archive: Path, table: Sequence[Mapping[str, Any]]) -> None:
     """Draw pulses by circuit and board, the weather, and the frames' means, the evaluations marked in both."""
-    matplotlib = require("matplotlib", extra="plots", feature="The report")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (bars, air, sky) = pyplot.subplots(3, 1, figsize=(10, 9), constrained_layout=True)
+    figures = require("matplotlib.figure", extra="plots", feature="The report")  # no pyplot: it asks for a window
+    figure = figures.Figure(figsize=(10, 9), layout="constrained")
+    bars, air, sky = figure.subplots(3, 1)
     _draw_pulses(bars, table)
     weather = list(rows(archive, "station"))
     frames = list(rows(archive, "frames"))
@@ -83,7 +68,6 @@ def draw(path: Path, archive: Path, table: Sequence[Mapping[str, Any]]) -> None:
                 "evaluations ", (min(moments), axes.get_ylim()[1]), va="top", ha="right", fontsize=8, color="C0"
             )
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def _draw_pulses(axes: Any, table: Sequence[Mapping[str, Any]]) -> None:
@@ -140,8 +124,10 @@ def main(folder: Path) -> None:
     target = folder / "report"
     target.mkdir(exist_ok=True)
     archive = folder / "table" / "archive.sqlite3"
+    # One after the other, each in its own process: Parquet and pictures need sixty megabytes, and give none back.
+    command = [sys.executable, "-m", "fieldstation.site.demo.table", str(archive), str(target / "joined.parquet")]
+    subprocess.run(command, check=True)
     table = joined(archive)
-    write_table(target, table)
     draw(target / "report.png", archive, table)
     known = target / "checks.json"
     checks = json.loads(known.read_text()) if known.exists() else []

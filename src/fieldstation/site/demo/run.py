@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from fieldstation.fleet.lean import import_socketio
 from fieldstation.site.compose import supervisor
 from fieldstation.site.demo import files
+from fieldstation.site.errors import RoleStartError
 from fieldstation.site.supervise import Supervisor
 
 if TYPE_CHECKING:
     from fieldstation.fleet.client.evaluation import Result
     from fieldstation.site.demo.counts import Check
+
+TRIES = 3  # to find ports that stay free until the roles have them
 
 Say = Callable[[str], None]
 
@@ -52,8 +55,20 @@ class Report:
 
 async def run(wishes: Wishes, say: Say, show: Callable[[Report], None]) -> bool:
     """Run until the experiment is over (`once`), or until cancelled; returns whether all was well."""
-    files.forget(wishes.folder)
-    layout = files.write(wishes.folder, port=wishes.port)
+    for left in reversed(range(TRIES)):
+        files.forget(wishes.folder)
+        layout = files.write(wishes.folder, port=wishes.port)
+        try:
+            return await _run(layout, wishes, say, show)
+        except RoleStartError as error:
+            # A port that was free when it was chosen may be somebody else's when the role wants it.
+            if not left or not (taken := files.taken(layout)):
+                raise
+            say(f"{error} Port {', '.join(map(str, taken))} was free a moment ago; starting again with another one.")
+    raise AssertionError("unreachable")
+
+
+async def _run(layout: files.Layout, wishes: Wishes, say: Say, show: Callable[[Report], None]) -> bool:
     site = supervisor(layout.site)
     with (wishes.folder / "roles.log").open("a", buffering=1) as words:
 

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fieldstation.core.plugins import require
+from fieldstation.core.plugins import hidden, require
 from fieldstation.core.retry import Backoff
 from fieldstation.station.config import Config, NATSConfig
 from fieldstation.station.errors import PoisonMessageError, StationConfigError
@@ -50,7 +50,10 @@ class NatsUplink:
         section = config.all_uplinks()[name].nats_connection
         if section is None:
             raise StationConfigError(key=f"{name}.nats_connection", source="the config", problem="it is missing")
-        self._nats = require("nats", extra="station", feature="The uplink nats")
+        # nats-py needs aiohttp for ws:// addresses only: nine megabytes of a small computer.
+        unused = () if any(server.startswith("ws") for server in section.servers) else ("aiohttp",)
+        with hidden(*unused):
+            self._nats = require("nats", extra="station", feature="The uplink nats")
         self._section = section
         self._subjects = subjects(section, config.general.system_identifier)
         self._online = asyncio.Event()
