@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldstation.core.errors import StoreError
-from fieldstation.station.store import NewRow, Store, open_for_writing
+from fieldstation.station.store import DAYS, NewRow, Store, open_for_writing
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ def _rescue(path: Path, problem: str, notes: list[str]) -> sqlite3.Connection:
     connection.execute(
         "INSERT INTO delivery (uplink, rank, first, last) SELECT 1, rank, seq, seq FROM message WHERE owed = 1"
     )
+    connection.execute(DAYS)
     connection.execute("COMMIT")
     note = (
         f"the message store was broken ({problem}); it is set aside as {aside.name}, "

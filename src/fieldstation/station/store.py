@@ -12,12 +12,32 @@ from typing import Any, NamedTuple
 from fieldstation.core.store import connect, migrate, numbered
 
 DOCUMENTED_UPLINK = "backend"
+_EPOCH = datetime.date(1970, 1, 1)
 
 # The end of the range that new messages fall into: as long as they are of its rank, nothing is written for them.
 _OPEN = 1 << 62
 
 _DEPTH = """
 SELECT coalesce(sum(min(last, (SELECT max(seq) FROM message)) - first + 1), 0) FROM delivery WHERE uplink = ?
+"""
+
+# The oldest messages that were owed to somebody and are no longer.
+_DROP = """
+DELETE FROM message WHERE seq IN (
+    SELECT m.seq FROM message m
+    WHERE m.owed = 1 AND m.timestamp < ? AND m.seq < coalesce(?, (SELECT max(seq) FROM message))
+    AND NOT EXISTS (SELECT 1 FROM uplink u WHERE m.seq <= (
+        SELECT d.last FROM delivery d WHERE d.uplink = u.id AND d.rank = m.rank AND d.first <= m.seq
+        ORDER BY d.first DESC LIMIT 1))
+    ORDER BY m.seq LIMIT ?)
+"""
+
+# The days of all messages, found anew.
+DAYS = """
+INSERT INTO day (first, day) SELECT seq, day FROM (
+    SELECT seq, day, lag(day) OVER (ORDER BY seq) AS before
+    FROM (SELECT seq, CAST(timestamp / 86400 AS INTEGER) AS day FROM message)
+) WHERE before IS NULL OR before <> day
 """
 
 # The range that `start` lies in, and those that begin up to `end`.
@@ -125,6 +145,8 @@ class Store:
         self._active = [number for number, _, active in rows if active]
         found = self._run("SELECT uplink, rank, first FROM delivery WHERE last = ?", (_OPEN,))
         self._open = {uplink: (rank, first) for uplink, rank, first in found}
+        newest = self._run("SELECT day FROM day ORDER BY first DESC LIMIT 1").fetchone()
+        self._day = newest[0] if newest else None
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Append `rows`; ids that are stored already are left out. Returns how many are new."""
@@ -144,6 +166,10 @@ class Store:
             "?, ?, ?, ?, ?)",
             rows,
         )
+        for seq, row in enumerate(rows, first):
+            if row[1] // 86400 != self._day:
+                self._day = int(row[1] // 86400)
+                self._run("INSERT INTO day (first, day) VALUES (?, ?)", (seq, self._day))
         if self._active:
             start = first
             for rank, together in itertools.groupby([row[2] for row in rows]):
@@ -231,14 +257,17 @@ class Store:
 
     def drop_delivered(self, limit: int, *, before: float | None = None) -> int:
         """Drop up to `limit` of the oldest messages that were owed and are no longer; returns how many."""
-        # The newest row stays, so that its number is never given a second time.
-        return self._run(
-            "DELETE FROM message WHERE seq IN (SELECT m.seq FROM message m WHERE m.owed = 1 AND m.timestamp < ? "
-            "AND m.seq < (SELECT max(seq) FROM message) AND NOT EXISTS (SELECT 1 FROM uplink u WHERE m.seq <= ("
-            "SELECT d.last FROM delivery d WHERE d.uplink = u.id AND d.rank = m.rank AND d.first <= m.seq "
-            "ORDER BY d.first DESC LIMIT 1)) ORDER BY m.seq LIMIT ?)",
-            (before if before is not None else 1e18, limit),
-        ).rowcount
+        # The newest row stays, so that its number is never given a second time. Later days need not be looked at.
+        end = (
+            None
+            if before is None
+            else self._run("SELECT min(first) FROM day WHERE day > ?", (before // 86400,)).fetchone()[0]
+        )
+        gone = self._run(_DROP, (before if before is not None else 1e18, end, limit)).rowcount
+        self._run(
+            "DELETE FROM day WHERE first < (SELECT max(first) FROM day WHERE first <= (SELECT min(seq) FROM message))"
+        )
+        return gone
 
 
 class Reader:
@@ -284,23 +313,25 @@ class Reader:
 
     def on_day(self, day: datetime.date) -> Iterable[tuple[float, str]]:
         """Yield (timestamp, body) of the messages of a UTC day, in the order they were stored."""
-        start = datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp()
-        rows = self._connection.execute(
-            "SELECT timestamp, body FROM message WHERE timestamp >= ? AND timestamp < ? ORDER BY seq",
-            (start, start + 86400),
-        )
-        for row in rows:
-            yield row[0], row[1]
+        number = (day - _EPOCH).days
+        for found, first, last in self._days():
+            if found == number:
+                rows = self._connection.execute(
+                    "SELECT timestamp, body FROM message WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
+                )
+                for row in rows:
+                    yield row[0], row[1]
 
     def days(self) -> list[datetime.date]:
         """Return the UTC days of which there are messages."""
-        rows = self._connection.execute("SELECT DISTINCT date(timestamp, 'unixepoch') FROM message ORDER BY 1")
-        return [datetime.date.fromisoformat(row[0]) for row in rows]
+        query = "SELECT 1 FROM message WHERE seq BETWEEN ? AND ? LIMIT 1"
+        found = {day for day, *span in self._days() if self._connection.execute(query, span).fetchone()}
+        return [_EPOCH + datetime.timedelta(days=day) for day in sorted(found)]
 
-    def earliest(self) -> float | None:
-        """Return the earliest time that any message has."""
-        found: float | None = self._connection.execute("SELECT min(timestamp) FROM message").fetchone()[0]
-        return found
+    def _days(self) -> list[tuple[int, int, int]]:
+        """Return (days since 1970, first, last) of the runs of messages of one day."""
+        query = "SELECT day, first, lead(first, 1, ?) OVER (ORDER BY first) - 1 FROM day ORDER BY first"
+        return [(day, first, last) for day, first, last in self._connection.execute(query, (_OPEN,))]
 
     def newest(self) -> float | None:
         """Return the time of the message stored last."""
@@ -308,8 +339,12 @@ class Reader:
         return row[0] if row else None
 
     def stored_since(self, moment: float) -> int:
-        """Return how many messages have a time after `moment`."""
-        row = self._connection.execute("SELECT count(*) FROM message WHERE timestamp > ?", (moment,)).fetchone()
+        """Return how many of the newest messages have a time after `moment`."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM message WHERE seq > coalesce("
+            "(SELECT seq FROM message WHERE timestamp <= ? ORDER BY seq DESC LIMIT 1), 0)",
+            (moment,),
+        ).fetchone()
         return int(row[0])
 
     def uplinks(self) -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime
+import json
 import random
 import sqlite3
 import time
@@ -214,6 +216,38 @@ def test_a_store_with_a_row_for_each_delivery_is_brought_up_to_date_with_all_it_
     opened.close()
     assert seqs(Reader(path).next_rows(10)) == [1, 2, 5, 7, 3]
     assert seqs(Reader(path, "panel").next_rows(10)) == [5, 7, 6]
+    assert len(list(Reader(path).on_day(datetime.date(1970, 1, 1)))) == 6
+    assert Reader(path).stored_since(2.0) == 1
+
+
+def test_fault_clock_a_day_is_found_whole_however_often_the_clock_jumped(path, connection):
+    store, today = Store(connection), 20_000 * 86400.0
+    for n, at in enumerate([0, 1, 86_400, 86_401, -1, 5, 86_399.9, 86_400, 3], 1):
+        store.add([row(n, at=today + at)])
+        if n == 5:
+            store.reload()
+    reader, day = Reader(path), datetime.date(1970, 1, 1) + datetime.timedelta(days=20_000)
+    days = [day + datetime.timedelta(days=offset) for offset in (-1, 0, 1)]
+    assert reader.days() == days
+    assert [[json.loads(body)["n"] for _, body in reader.on_day(each)] for each in days] == [
+        [5], [1, 2, 6, 7, 9], [3, 4, 8]]  # fmt: skip
+    store.done("backend", [(0, n) for n in range(1, 10)])
+    assert store.drop_delivered(2) == 2
+    assert reader.days() == days
+    assert store.drop_delivered(3) == 3
+    assert reader.days() == days[1:]
+    assert store.drop_delivered(10) == 3
+    assert reader.days() == [day]
+    assert connection.execute("SELECT count(*) FROM day").fetchone()[0] == 1
+
+
+def test_retention_looks_at_no_later_day(path, connection):
+    store = Store(connection)
+    store.add([row(n, at=86400.0 * n) for n in range(1, 6)])
+    store.done("backend", [(0, n) for n in range(1, 6)])
+    assert store.drop_delivered(10, before=86400.0 * 3 + 1) == 3
+    assert store.drop_delivered(10, before=86400.0 * 3 + 1) == 0
+    assert Reader(path).stored_since(86400.0 * 4) == 1
 
 
 def legacy(path, rows):
