@@ -152,6 +152,12 @@ class MqttClient:
         """True while the broker has accepted us and the line stands."""
         return self._online.is_set()
 
+    @property
+    def reached(self) -> bool:
+        """True while connected, and while the line breaks only for a message that the broker does not take."""
+        searching = self._line is not None and self._suspects.searching
+        return self.connected or (searching and isinstance(self.last_error, MqttLostError | None))
+
     def on_connect(self, callback: Callable[[], Awaitable[None] | None]) -> None:
         """Call `callback()` after every connect, when subscriptions are renewed."""
         self._on_connect.append(callback)

@@ -33,6 +33,11 @@ class Suspects:
         self._strikes = 0
         self._alone_since: float | None = None
 
+    @property
+    def searching(self) -> bool:
+        """True until each of the suspected messages is sent or refused."""
+        return bool(self._queue)
+
     async def clear(self) -> None:
         """Send what is suspected on a line that has just been opened; returns when nothing is any more."""
         if self._queue:

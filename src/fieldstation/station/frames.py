@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +21,67 @@ MAX_FRAME = 64_000_000
 SOCKET_NAME = "writer.sock"
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` would make one each time
+# Made once: `json.dumps` and `json.loads` would look for theirs each time.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
 
 
-def pack(entry: Any, lines: Sequence[str] = ()) -> bytes:
-    """Return the frame of a list, and of lines that go with it; ValueError when a line is more than one."""
-    text = "\n".join((_encode(entry), *lines))
-    if text.count("\n") != len(lines):
+def pack(entry: Any, lines: Sequence[bytes] = ()) -> bytes:
+    """Return the frame of a list, and of lines (UTF-8) that go with it; ValueError when a line is more than one."""
+    return pack_text(_encode(entry), lines)
+
+
+def pack_text(head: str, lines: Sequence[bytes] = ()) -> bytes:
+    """Return the frame of a list that is JSON already."""
+    payload = b"\n".join((head.encode(), *lines))
+    if payload.count(b"\n") != len(lines):
         raise ValueError("a line of a frame may not be broken")
-    payload = text.encode()
     return LENGTH.pack(len(payload)) + payload
+
+
+STORED = pack(["ok", None])  # nearly every answer
 
 
 class Unpacker:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._left = bytearray()  # of a frame that has not come whole
 
-    def feed(self, data: bytes) -> Iterator[Any]:
-        """Take in `data` and yield the lists that are complete; ValueError when the peer talks nonsense.
+    def feed(self, data: bytes | bytearray) -> list[Any]:
+        """Take in `data` and return the lists that are complete; ValueError when the peer talks nonsense.
 
         Lines that came with a list are its last element.
         """
-        self._buffer += data
-        while len(self._buffer) >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self._buffer)
+        found: list[Any] = []
+        if self._left:
+            self._left += data
+            data = self._left
+        start = 0
+        while len(data) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data, start)
             if length > MAX_FRAME:
                 raise ValueError(f"a frame of {length} bytes")
-            end = LENGTH.size + length
-            if len(self._buffer) < end:
-                return
-            head, *lines = self._buffer[LENGTH.size : end].decode().split("\n")
-            del self._buffer[:end]
-            entry = json.loads(head)
-            if not (isinstance(entry, list) and entry):
-                raise ValueError("a frame that is no list")
-            if lines:
-                entry.append(lines)
-            yield entry
+            end = start + LENGTH.size + length
+            if len(data) < end:
+                break
+            found.append(_entry(data[start + LENGTH.size : end].decode()))
+            start = end
+        if start or data is not self._left:
+            self._left = bytearray(data[start:])
+        return found
+
+
+def _entry(text: str) -> Any:
+    entry, end = _decode(text)
+    if not (isinstance(entry, list) and entry):
+        raise ValueError("a frame that is no list")
+    if end < len(text):
+        empty, *lines = text[end:].split("\n")
+        if empty:
+            raise ValueError("a frame that goes on behind its list")
+        entry.append(lines)
+    return entry
 
 
 def wait_at_most(line: socket.socket, seconds: float) -> None:

@@ -68,10 +68,10 @@ def _days_only_in_files(data_dir: Path) -> list[Path]:
     """Return the files of the days before the first that the store has anything of, the oldest first."""
     reader = Reader(data_dir / "active-message-queue.sqlite3")
     with contextlib.closing(reader):
-        earliest = reader.earliest()
-    if earliest is None:
+        stored = reader.days()
+    if not stored:
         return []
-    first = f"{day_of(earliest)}.csv"
+    first = f"{stored[0]}.csv"
     return sorted(path for path in (data_dir / "messages").glob("????-??-??.csv") if path.name < first)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fieldstation.core.errors import StoreError
-from fieldstation.station.store import NewRow, Store, open_for_writing
+from fieldstation.station.store import DAYS, NewRow, Store, open_for_writing
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def open_or_rescue(path: Path, notes: list[str]) -> sqlite3.Connection:
         connection = open_for_writing(path)
         if path.stat().st_size > CHECK_BELOW_BYTES:
             # The head and the roots of the tables. A whole check of a big store would take minutes on a small computer.
-            connection.execute("SELECT (SELECT max(seq) FROM message), (SELECT max(seq) FROM delivery)").fetchone()
+            connection.execute("SELECT (SELECT max(seq) FROM message), (SELECT max(first) FROM delivery)").fetchone()
             return connection
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem == "ok":
@@ -134,7 +134,10 @@ def _rescue(path: Path, problem: str, notes: list[str]) -> sqlite3.Connection:
         saved,
     )
     # Nobody can say what of it was delivered: to send a message twice is better than never.
-    connection.execute("INSERT INTO delivery (uplink, rank, seq) SELECT 1, rank, seq FROM message WHERE owed = 1")
+    connection.execute(
+        "INSERT INTO delivery (uplink, rank, first, last) SELECT 1, rank, seq, seq FROM message WHERE owed = 1"
+    )
+    connection.execute(DAYS)
     connection.execute("COMMIT")
     note = (
         f"the message store was broken ({problem}); it is set aside as {aside.name}, "

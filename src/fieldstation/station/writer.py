@@ -29,7 +29,7 @@ from fieldstation.station.store import Store
 log = logging.getLogger(__name__)
 
 IDLE_S = 10.0  # an agent's own writer ends when nobody has been connected for so long
-_STORED = frames.pack(["ok", None])  # nearly every answer
+_OK = ["ok", None]
 MAX_WAIT_S = 0.0005  # the longest that a commit waits for producers that are about to come back
 
 
@@ -39,7 +39,6 @@ class Client:
     def __init__(self, line: socket.socket) -> None:
         self.line = line
         self.unpacker = frames.Unpacker()
-        self.watching = False
 
 
 class Writer:
@@ -51,6 +50,7 @@ class Writer:
         self._supervised = supervised
         self._selector = selectors.DefaultSelector()
         self._clients: set[Client] = set()
+        self._watching: set[Client] = set()  # want to be told of new messages
         self._stopping = False
         self._last_used = time.monotonic()
         self._commit_s = 0.001
@@ -146,13 +146,15 @@ class Writer:
             data = client.line.recv(frames.READ_AT_ONCE)
             if not data:
                 raise ConnectionResetError
-            requests += [(client, request) for request in client.unpacker.feed(data)]
+            for request in client.unpacker.feed(data):
+                requests.append((client, request))
         except (OSError, ValueError):
             self._forget(client)
 
     def _forget(self, client: Client) -> None:
         if client in self._clients:
             self._clients.discard(client)
+            self._watching.discard(client)
             self._selector.unregister(client.line)
             client.line.close()
 
@@ -162,14 +164,13 @@ class Writer:
         self._commit_s = 0.8 * self._commit_s + 0.2 * (time.monotonic() - started)
         for (client, _), answer in zip(requests, answers, strict=True):
             self._send(client, answer)
-        watching = [client for client in self._clients if client.watching]
-        if watching and any(request[0] == "add" for _, request in requests):
-            for client in watching:
+        if self._watching and any(request[0] == "add" for _, request in requests):
+            for client in list(self._watching):
                 self._send(client, ["new"])
 
     def _send(self, client: Client, answer: Any) -> None:
         try:
-            client.line.sendall(_STORED if answer == ["ok", None] else frames.pack(answer))
+            client.line.sendall(frames.STORED if answer is _OK else frames.pack(answer))
         except OSError:
             self._forget(client)
 
@@ -187,7 +188,7 @@ class Writer:
         if rows:
             self._store.append(rows)
             self._staged += [(row[1], row[3]) for row in rows]
-        return [["ok", None if request[0] == "add" else self._do(client, request)] for client, request in requests]
+        return [_OK if request[0] == "add" else ["ok", self._do(client, request)] for client, request in requests]
 
     def _alone(self, client: Client, request: Any) -> Any:
         try:
@@ -256,7 +257,7 @@ class Writer:
             case "retain":
                 return self._store.drop_delivered(given[1], before=given[0])
             case "watch":
-                client.watching = True
+                self._watching.add(client)
                 return None
             case "check":
                 result = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -270,11 +271,22 @@ class Writer:
 
 
 def _rows(request: Any) -> list[tuple[Any, ...]]:
-    """Return what an `add` wants to store, each with the fields of `NewRow`; plain tuples are made in no time."""
+    """Return what an `add` wants to store, each with the fields of `NewRow`; plain tuples are made in no time.
+
+    Ids are a list, or the first of them, from which the others count on; ranks are a list, or one for all.
+    """
     if request[0] != "add":
         return []
     _, ids, timestamp, ranks, revision, bodies = request
-    count = len(ids)
+    count = len(bodies)
+    if count == 1 and isinstance(ids, str) and isinstance(ranks, int):
+        return [(ids, timestamp, ranks, bodies[0], revision)]
+    if isinstance(ids, str):
+        stem, _, first = ids.rpartition("-")
+        start = int(first, 16)
+        ids = [f"{stem}-{number:08x}" for number in range(start, start + count)]
+    if isinstance(ranks, int):
+        ranks = [ranks] * count
     return list(zip(ids, [timestamp] * count, ranks, bodies, [revision] * count, strict=True))
 
 

@@ -250,14 +250,17 @@ async def test_a_message_that_makes_the_broker_close_the_line_is_refused_and_the
     monkeypatch.setattr(mqtt_suspects, "CALM_S", 0.1)
     broker = make_broker("allow_anonymous true\nmax_packet_size 1000").start()
     heard: set[str] = set()
+    reached: list[bool] = []
     async with MqttClient(settings(broker)) as listener, MqttClient(settings(broker, version=version)) as speaker:
         await listener.subscribe("t", lambda m: heard.add(m.text), qos=1)
+        speaker.on_disconnect(lambda _: reached.append(speaker.reached))
         payloads = [str(n) if n not in (3, 7) else f"{n} is too big {'x' * 2000}" for n in range(10)]
         results = await asyncio.gather(*(speaker.publish("t", text, 1) for text in payloads), return_exceptions=True)
         assert [type(result) for result in results] == [
             MqttPublishRefusedError if n in (3, 7) else type(None) for n in range(10)
         ]
         assert "closes the line" in str(results[3])
+        assert (reached[0], reached[-1]) == (False, True), "while it searches, the broker is reached"
         await speaker.publish("t", "after", 1)
         await until(lambda: heard == {text for text in payloads if len(text) < 1000} | {"after"})
 

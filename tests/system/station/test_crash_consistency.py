@@ -47,7 +47,9 @@ def test_fault_power_loss_a_log_cut_at_every_write_boundary_opens_with_whole_com
         opened = rescue.open_or_rescue(copy, notes)
         assert notes == []
         (rows,) = opened.execute("SELECT count(*) FROM message").fetchone()
-        (owed,) = opened.execute("SELECT count(*) FROM delivery").fetchone()
+        (owed,) = opened.execute(
+            "SELECT count(*) FROM message m JOIN delivery d ON m.rank = d.rank AND m.seq BETWEEN d.first AND d.last"
+        ).fetchone()
         acknowledged = max(rows for size, rows in durable if size <= cut)
         assert rows == owed
         assert rows >= acknowledged

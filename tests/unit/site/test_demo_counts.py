@@ -32,9 +32,9 @@ def test_a_reading_that_is_lost_on_the_way_is_seen(tmp_path: Path) -> None:
     layout = write(tmp_path, port=0)
     (layout.station / "data").mkdir()
     with sqlite3.connect(layout.station / "data" / "active-message-queue.sqlite3") as station:
-        station.execute("CREATE TABLE message (rank, body)")
-        station.execute("CREATE TABLE delivery (rank)")
-        station.executemany("INSERT INTO message VALUES (0, ?)", [['{"variant":"data"}']] * 3)
+        station.execute("CREATE TABLE message (seq INTEGER PRIMARY KEY, rank, body)")
+        station.execute("CREATE TABLE delivery (rank, first, last)")
+        station.executemany("INSERT INTO message (rank, body) VALUES (0, ?)", [['{"variant":"data"}']] * 3)
     layout.archive.parent.mkdir()
     with sqlite3.connect(layout.archive) as table:
         table.execute("CREATE TABLE message (source)")

@@ -14,7 +14,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(size):
         (["add", ["id-1"], 1.5, [0], None], ['{"t":"20 °C"}']),
         (["x"], ["", "b", "ß" * 500]),
     ]
-    stream = b"".join(frames.pack(entry, lines) for entry, lines in entries)
+    stream = b"".join(frames.pack(entry, [line.encode() for line in lines]) for entry, lines in entries)
     unpacker = frames.Unpacker()
     found = [entry for n in range(0, len(stream), size) for entry in unpacker.feed(stream[n : n + size])]
     assert found == [[*entry, lines] if lines else entry for entry, lines in entries]
@@ -22,7 +22,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(size):
 
 def test_a_line_that_is_two_is_refused_before_it_is_sent():
     with pytest.raises(ValueError, match="broken"):
-        frames.pack(["add"], ["one\ntwo"])
+        frames.pack(["add"], [b"one\ntwo"])
 
 
 @pytest.mark.parametrize("payload", [b"5", b"{}", b"[]", b"5\nx", b"nonsense", b"\xff", b"[1"])

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import datetime
+import json
+import random
 import sqlite3
 import time
+from importlib import resources
 
 import pytest
 
+from fieldstation.core.store import connect, migrate, numbered
 from fieldstation.station import rescue
-from fieldstation.station.store import NewRow, Reader, Store, open_for_writing
+from fieldstation.station.store import NEXT_ROWS, NewRow, Reader, Store, open_for_writing
 
 
 @pytest.fixture
@@ -122,12 +127,127 @@ def test_fault_queue_cost_the_next_rows_are_found_by_an_index_and_never_sorted(p
     plan = " ".join(
         r["detail"]
         for r in connection.execute(
-            "EXPLAIN QUERY PLAN SELECT m.seq, m.id, m.timestamp, m.rank, m.body FROM delivery d CROSS JOIN message m "
-            "ON m.seq = d.seq WHERE d.uplink = 1 AND d.rank = 0 AND d.seq > 3 ORDER BY d.seq LIMIT 50"
+            "EXPLAIN QUERY PLAN " + NEXT_ROWS, {"uplink": 1, "rank": 0, "after": 3, "count": 50}
         )
     )
     assert "SCAN" not in plan
     assert "TEMP B-TREE" not in plan
+
+
+OPEN = 1 << 62
+
+
+def owed_ranges(connection):
+    return [tuple(r) for r in connection.execute("SELECT uplink, rank, first, last FROM delivery ORDER BY 1, 2, 3")]
+
+
+def test_what_is_only_added_falls_into_one_range_without_an_end(connection):
+    store = Store(connection)
+    for n in range(1, 6):
+        store.add([row(n)])
+    assert owed_ranges(connection) == [(1, 0, 1, OPEN)]
+    store.done("backend", [(0, 5), (0, 2), (0, 3), (1, 1)])
+    assert owed_ranges(connection) == [(1, 0, 1, 1), (1, 0, 4, 4), (1, 0, 6, OPEN)]
+    store.add([row(6, rank=1), row(7)])
+    assert owed_ranges(connection) == [(1, 0, 1, 1), (1, 0, 4, 4), (1, 0, 7, OPEN), (1, 1, 6, 6)]
+    store.reload()
+    store.add([row(8)])
+    store.set_uplinks(["panel"])
+    store.add([row(9)])
+    assert owed_ranges(connection) == [(1, 0, 1, 1), (1, 0, 4, 4), (1, 0, 7, 8), (1, 1, 6, 6), (2, 0, 9, OPEN)]
+    assert store.drop_uplink("panel") == 1
+    store.add([row(10)])
+    assert owed_ranges(connection)[-1] == (2, 0, 10, OPEN)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranges_say_what_a_set_of_numbers_would_say(path, connection, seed):
+    chance, store, reader = random.Random(seed), Store(connection), Reader(path)
+    owed, parked, last = {0: set(), 1: set()}, set(), 0
+    for _ in range(150):
+        rows = [row(last + n, rank=int(chance.random() < 0.3)) for n in range(1, chance.randint(0, 6) + 1)]
+        store.add(rows)
+        for number, new in enumerate(rows, last + 1):
+            owed[new.rank].add(number)
+        last += len(rows)
+        everything = [(rank, seq) for rank in (0, 1) for seq in sorted(owed[rank])]
+        keys = chance.sample(everything, min(len(everything), chance.randint(0, 5)))
+        if chance.random() < 0.5 and keys:
+            rank, seq = keys.pop()
+            store.park("backend", rank, seq, "odd")
+            owed[rank].discard(seq)
+            parked.add((rank, seq))
+        if chance.random() < 0.5:
+            store.done("backend", keys)
+        else:
+            store.done_by_seq("backend", [seq for _, seq in keys])
+        for rank, seq in keys:
+            owed[rank].discard(seq)
+        if chance.random() < 0.1:
+            assert store.unpark("backend") == len(parked)
+            for rank, seq in parked:
+                owed[rank].add(seq)
+            parked.clear()
+        if chance.random() < 0.1:
+            store.reload()
+        after = (chance.randint(0, last), chance.randint(0, last))
+        expected = [seq for rank in (0, 1) for seq in sorted(owed[rank]) if seq > after[rank]]
+        assert seqs(reader.next_rows(7, after)) == expected[:7]
+        assert reader.depth() == len(owed[0]) + len(owed[1])
+    dropped = store.drop_delivered(last)
+    left = {r[0] for r in connection.execute("SELECT seq FROM message")}
+    assert left == owed[0] | owed[1] | {last}
+    assert dropped == last - len(left)
+
+
+def test_a_store_with_a_row_for_each_delivery_is_brought_up_to_date_with_all_it_owes(path):
+    first = [step for step in numbered(resources.files("fieldstation.station") / "sql") if step[0] == 1]
+    connection = connect(path)
+    migrate(connection, first, path)
+    connection.execute("INSERT INTO uplink (name, active) VALUES ('panel', 1)")
+    for n, rank in enumerate([0, 0, 1, 0, 0, 1], 1):
+        connection.execute("INSERT INTO message VALUES (?, ?, 1.0, ?, 1, '{}', NULL)", (n, f"id-{n}", rank))
+    owed = [(1, 0, 1), (1, 0, 2), (1, 0, 5), (1, 1, 3), (2, 0, 5), (2, 1, 6)]
+    connection.executemany("INSERT INTO delivery VALUES (?, ?, ?)", owed)
+    connection.close()
+    opened = open_for_writing(path)
+    assert owed_ranges(opened) == [(1, 0, 1, 2), (1, 0, 5, 5), (1, 1, 3, 3), (2, 0, 5, 5), (2, 1, 6, 6)]
+    Store(opened).add([row(7)])
+    opened.close()
+    assert seqs(Reader(path).next_rows(10)) == [1, 2, 5, 7, 3]
+    assert seqs(Reader(path, "panel").next_rows(10)) == [5, 7, 6]
+    assert len(list(Reader(path).on_day(datetime.date(1970, 1, 1)))) == 6
+    assert Reader(path).stored_since(2.0) == 1
+
+
+def test_fault_clock_a_day_is_found_whole_however_often_the_clock_jumped(path, connection):
+    store, today = Store(connection), 20_000 * 86400.0
+    for n, at in enumerate([0, 1, 86_400, 86_401, -1, 5, 86_399.9, 86_400, 3], 1):
+        store.add([row(n, at=today + at)])
+        if n == 5:
+            store.reload()
+    reader, day = Reader(path), datetime.date(1970, 1, 1) + datetime.timedelta(days=20_000)
+    days = [day + datetime.timedelta(days=offset) for offset in (-1, 0, 1)]
+    assert reader.days() == days
+    assert [[json.loads(body)["n"] for _, body in reader.on_day(each)] for each in days] == [
+        [5], [1, 2, 6, 7, 9], [3, 4, 8]]  # fmt: skip
+    store.done("backend", [(0, n) for n in range(1, 10)])
+    assert store.drop_delivered(2) == 2
+    assert reader.days() == days
+    assert store.drop_delivered(3) == 3
+    assert reader.days() == days[1:]
+    assert store.drop_delivered(10) == 3
+    assert reader.days() == [day]
+    assert connection.execute("SELECT count(*) FROM day").fetchone()[0] == 1
+
+
+def test_retention_looks_at_no_later_day(path, connection):
+    store = Store(connection)
+    store.add([row(n, at=86400.0 * n) for n in range(1, 6)])
+    store.done("backend", [(0, n) for n in range(1, 6)])
+    assert store.drop_delivered(10, before=86400.0 * 3 + 1) == 3
+    assert store.drop_delivered(10, before=86400.0 * 3 + 1) == 0
+    assert Reader(path).stored_since(86400.0 * 4) == 1
 
 
 def legacy(path, rows):

@@ -81,7 +81,10 @@ def acknowledged(station: Path) -> tuple[int, int]:
             (stored,) = connection.execute(
                 "SELECT count(*) FROM message WHERE rank = 0 AND body LIKE '%\"data\"%'"
             ).fetchone()
-            (owed,) = connection.execute("SELECT count(*) FROM delivery WHERE rank = 0").fetchone()
+            (owed,) = connection.execute(
+                "SELECT coalesce(sum(min(last, (SELECT max(seq) FROM message)) - first + 1), 0) "
+                "FROM delivery WHERE rank = 0"
+            ).fetchone()
     except (sqlite3.OperationalError, StoreError):
         return 0, 0
     return stored, stored - owed

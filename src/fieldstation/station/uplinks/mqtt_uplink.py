@@ -100,9 +100,17 @@ class MqttUplink(ABC):
             raise PoisonMessageError(identifier=parcel.seq, problem=error) from error
 
     def status(self) -> dict[str, object]:
-        """Return how often the line was made, and what went wrong last."""
+        """Return how often the line was made, and what went wrong last.
+
+        A station that looks for the message which its server does not take is connected: a config is not rolled back
+        for it.
+        """
         error = self._client.last_error
-        return {"connects": self._client.connects, "last_error": str(error) if error else None}
+        return {
+            "connected": self._client.reached,
+            "connects": self._client.connects,
+            "last_error": str(error) if error else None,
+        }
 
     def _heard(self, message: Message) -> None:
         # In a thread, and acknowledged when this returns: by then the config is on the disk.
