@@ -89,13 +89,8 @@ class Worker:
             await asyncio.sleep(TICK_S)
             now = self._clock()
             for held in self.holdings.expired(now):
-                fences = dict(held.fences)
-                self.release(held.id, list(fences), "its time is over")
-                if not self.connected:
-                    # Control says so otherwise; without it the holder would never know.
-                    for serial, fence in fences.items():
-                        item = {"event": "reservation end", "reason": "its time is over", "fence": fence}
-                        self.delivery.post(held.id, serial, [item])
+                # Control tells the holder; without it, nobody else would.
+                self.release(held.id, list(held.fences), "its time is over", tell=not self.connected)
             for held in self.holdings.bury(now):
                 self.delivery.forget(held.id)
             self.delivery.sweep()
@@ -126,7 +121,8 @@ class Worker:
             wanted = listed.get(held.id, {}).get("fences", {})
             gone = [serial for serial in held.fences if serial not in wanted]
             if gone:
-                self.release(held.id, gone, "control does not know this reservation")
+                # Mostly control has told the holder; one whose database was put back knows of no holder to tell.
+                self.release(held.id, gone, "control does not know this reservation", tell=True)
         for body in listed.values():
             known = self.holdings.get(body["id"])
             if known is not None and known.ended_at is None and set(body["fences"]) <= set(known.fences):
@@ -201,9 +197,14 @@ class Worker:
         held.ends_at = self._clock() + float(for_s)
         watch(self._store.save(held, self._clock()))
 
-    def release(self, lease_id: str, serials: Iterable[str], reason: str) -> None:
-        """End a lease on these devices: finished results are delivered, the default firmware comes back."""
+    def release(self, lease_id: str, serials: Iterable[str], reason: str, *, tell: bool = False) -> None:
+        """End a lease on these devices: finished results are delivered, the default firmware comes back. With `tell`
+        the holder hears of it from us."""
+        held = self.holdings.get(lease_id)
         for serial in serials:
+            if tell and held is not None and serial in held.fences:
+                item = {"event": "reservation end", "reason": reason, "fence": held.fences[serial]}
+                self.delivery.post(lease_id, serial, [item])
             self._end(lease_id, serial, reason)
             hosted = self.devices.get(serial)
             if hosted is not None and hosted.lease == lease_id:

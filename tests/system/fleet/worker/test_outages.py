@@ -131,6 +131,8 @@ async def test_after_reunion_leases_that_control_does_not_list_are_over_and_unkn
         assert "error" not in await after.evaluate(B, 1)
         await after.until_results(B, 1, 60)
         assert await refusal(before, A) == "ended"
+        # Control has no holder to tell.
+        assert (await before.until("reservation end", A))["fence"] == gone["fences"][A]
         await back.available(A)
     assert gone["id"] not in back.leases
 
