@@ -194,12 +194,16 @@ async def test_the_documented_refusals_of_get_and_the_precise_ones_of_post(api, 
         ("/delete", {"serials": ["Z9"]}, 500, 404),
         ("/reserve", {"amount": "1"}, 400, 400),
         ("/reserve", {**wanted, "amount": 0}, 400, 400),
+        ("/reserve", {**wanted, "args": None}, 400, 400),
     ):
         for method, expected in (("GET", old), ("POST", new)):
             status, body = await api.ask(method, path, arguments)
             assert status == expected, (method, path)
             assert body["error"]["code"]
             assert body["error"]["message"]
+    nothing = {"serials": [], "name": "bob", "kind": "pulsecount", "args": {}}
+    assert await api.ask("GET", "/reserveserials", nothing) == (200, [])  # the document knows no refusal for it
+    assert (await api.ask("POST", "/reserveserials", nothing))[0] == 400
 
 
 async def test_every_change_is_in_the_history(api, worker):
