@@ -340,6 +340,7 @@ def test_migrate_on_the_command_line_says_what_it_did(tmp_path):
 @pytest.mark.parametrize("again", [False, True])
 async def test_a_commit_that_was_done_but_not_confirmed_blocks_no_device(start, workers, apis, monkeypatch, again):
     """The connection breaks after the database has committed a reservation: control is told that it failed."""
+    monkeypatch.setattr("fieldstation.fleet.control.record.FLUSH_S", 3600)  # what is written here, and when, we say
     control = await start()
     await workers(control.url)
     api = apis(control.url)
