@@ -1,4 +1,4 @@
-"""The limit of a gRPC server for frames: raw grpc.aio that sends everyone the same bytes, encoded beforehand.
+"""The limit of a gRPC server for frames: raw grpc.aio that sends everyone frames that were encoded beforehand.
 
 `python ready_frames.py PORT FRAMES RATE`
 """
@@ -17,13 +17,17 @@ from fieldstation.stream.sim.cameras import Sky
 from fieldstation.stream.wire.codec import Encoder
 
 IMG16 = PRODUCTS["img16"]
+PAYLOADS = 4000  # one for each frame: the same one over and over would never leave the processor's cache
 
 
 async def serve(port: int, frames: int, rate: float) -> None:
     """Serve until killed; each SIGUSR1 asks for so many frames, at a rate or (0) as fast as they go."""
     loop = asyncio.get_running_loop()
-    header, pixels = Sky(1).frame(IMG16, time.time_ns())
-    payload = Encoder("raw").response(Frame(IMG16.type, 1, "img16", (32, 32), 2, header, pixels, "f", 1), 1)
+    sky, encoder = Sky(1), Encoder("raw")
+    payloads = []
+    for number in range(PAYLOADS):
+        header, pixels = sky.frame(IMG16, time.time_ns())
+        payloads.append(encoder.response(Frame(IMG16.type, 1, "img16", (32, 32), 2, header, pixels, "f", number), 1))
     produced, news = 0, asyncio.Event()  # one wake-up for all clients, whatever the number of frames
     tasks: set[asyncio.Task[None]] = set()
 
@@ -50,8 +54,8 @@ async def serve(port: int, frames: int, rate: float) -> None:
         sent = produced
         while True:
             while sent < produced:
+                await context.write(payloads[sent % PAYLOADS])
                 sent += 1
-                await context.write(payload)
             await news.wait()
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

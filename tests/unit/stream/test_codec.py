@@ -108,3 +108,8 @@ def test_a_frame_of_zeros_has_no_default_fields_and_comes_back():
 def test_sizes_that_do_not_agree_are_refused(image):
     with pytest.raises(ValueError):
         decode_image(image)
+
+
+def test_a_file_name_that_is_no_utf8_does_not_end_the_stream():
+    message = pb.StreamImagesResponse.FromString(encoder.response(frame("img8", file="run_\udcff.pff"), 1))
+    assert message.pano_image.file == "run_?.pff"

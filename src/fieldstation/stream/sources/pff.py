@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
 import select
 import threading
 import time
@@ -59,7 +60,9 @@ class PffSource:
         self._jobs: list[Callable[[], None]] = []
         self._wake_read, self._wake_write = -1, -1
         self._thread: threading.Thread | None = None
-        self._ahead = threading.Semaphore(_BATCHES_AHEAD)
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()  # an entry for each batch that may yet be handed over
+        for _ in range(_BATCHES_AHEAD):
+            self._room.put(None)
         self._failed: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._publish: Publish | None = None
@@ -93,7 +96,7 @@ class PffSource:
         if self._thread is not None:
             deadline = time.monotonic() + 2
             while self._thread.is_alive() and time.monotonic() < deadline:
-                self._ahead.release()  # it may wait for us to take a batch
+                self._room.put(None)  # it may wait for us to take a batch
                 await asyncio.sleep(0.005)
             if not self._thread.is_alive():
                 for descriptor in (self._wake_read, self._wake_write):
@@ -228,11 +231,11 @@ class PffSource:
     def _post(self, turns: list[Sequence[Frame]]) -> None:
         if turns:
             # Bounded: a loop that falls behind slows our reading down, and the disk is the buffer.
-            self._ahead.acquire()
+            self._room.get()
             self._call(self._deliver, turns)
 
     def _deliver(self, turns: list[Sequence[Frame]]) -> None:
-        self._ahead.release()
+        self._room.put(None)
         if self._publish is not None and not self._stopping:
             for frames in turns:
                 self._publish(frames)

@@ -35,6 +35,7 @@ class ProductTail:
         self.files: list[tuple[Path, PffName]] = []  # all of the run, in order
         self._waiting: deque[tuple[Path, PffName]] = deque()
         self.current: Tail | None = None
+        self._full = False  # the last turn was
 
     def add(self, files: Iterable[tuple[Path, PffName]]) -> None:
         """Queue files that are new here. They come after those known, whatever the clock wrote into their names."""
@@ -44,8 +45,11 @@ class ProductTail:
 
     def read(self, every: bool, on_damage: list[DamagedStretch]) -> Sequence[Frame]:
         """Return what is new: each frame (a turn's worth), or only the newest."""
-        if every and self.current is not None and (series := self.current.series(FRAMES_PER_TURN)) is not None:
-            return series
+        # Worth a look where the last turn left something.
+        if every and self._full and self.current is not None:
+            series = self.current.series(FRAMES_PER_TURN)
+            if series is not None:
+                return series
         frames: list[Frame] = []
         while True:
             if self.current is not None:
@@ -53,7 +57,8 @@ class ProductTail:
                 rolled_over = self._next_has_data()
                 if every:
                     frames += self.current.read(FRAMES_PER_TURN - len(frames))
-                    if len(frames) >= FRAMES_PER_TURN or self.current.behind:
+                    self._full = len(frames) >= FRAMES_PER_TURN
+                    if self._full or self.current.behind:
                         return frames
                 elif (newest := self.current.newest()) is not None:
                     frames = [newest]
