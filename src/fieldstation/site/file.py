@@ -178,18 +178,18 @@ def _machines(values: Mapping[str, Any], problems: list[Problem]) -> dict[str, s
 
 
 def _checked(cls: type[BaseModel], path: Path_, values: Mapping[str, Any], problems: list[Problem]) -> BaseModel | None:
-    before = len(problems)
-    for key in list(values):
-        if key not in fields_of(cls):
+    before, known = len(problems), fields_of(cls)
+    for key in values:
+        if key not in known:
             try:
                 refuse_unknown(cls, {key: None}, "the file")
             except ConfigError as error:
                 problems.append(Problem((*path, key), str(error.fields["problem"])))
-    if len(problems) > before:
-        return None
+    values = {key: value for key, value in values.items() if key in known}  # the others may be wrong beside these
     try:
         refuse_unknown(cls, values, "the file")
-        return cls(**values)
+        made = cls(**values)
+        return made if len(problems) == before else None
     except ConfigError as error:
         key = str(error.fields["key"]).strip("'")
         problems.append(Problem((*path, *key.split(".")), str(error.fields["problem"])))

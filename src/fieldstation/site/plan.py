@@ -142,16 +142,18 @@ def _panel(site: SiteFile, machine: str | None) -> dict[str, Any]:
     nats = site.roles.get("nats")
     if isinstance(nats, config.NatsRole) and nats.token_file is not None:
         found["nats_token_file"] = str(nats.token_file)
-    if isinstance(nats, config.NatsRole) and nats.tls_ca is not None:
-        found["nats_ca"] = str(nats.tls_ca)
+    ca = str(site.base / nats.tls_ca) if isinstance(nats, config.NatsRole) and nats.tls_ca is not None else ""
+    if ca:
+        found["nats_ca"] = ca
     found["streams"] = streams(site, machine)
-    if ca := stream_ca(site):
-        found["stream_ca"] = ca
+    if trusted := stream_ca(site):
+        found["stream_ca"] = trusted
     found["pipelines"] = {
         name.partition(".")[2]: {
             "manifest": str(site.base / role.manifest),
             "product": _product(name),
             "nats": nats_url(site, machine),
+            "ca": ca,
             "state": str(_state(site, name)),
         }
         for name, role in site.roles.items()

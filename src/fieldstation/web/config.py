@@ -15,6 +15,7 @@ class PipelineSource(BaseModel):
     manifest: Path = Field(description="Its krt.yaml.")
     product: str = Field("", description="Product it belongs to; by default the folder of the manifest.")
     nats: str = Field("", description="Its NATS address; by default what the running pipeline wrote down.")
+    ca: str = Field("", description="PEM file of the authority that signed that server's certificate.")
     state: Path | None = Field(None, description="Folder of its store and state, where that is not the default one.")
 
 

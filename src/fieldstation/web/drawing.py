@@ -38,6 +38,7 @@ def draw(rows: Sequence[ProcessStatus]) -> dict[str, Any]:
                 "replicas": row.replicas,
                 "rate": row.rate,
                 "lag": row.lag,
+                "hears": is_counted(row),
                 "dead": row.dead_letters,
                 "redelivered": row.redelivered,
             }
@@ -47,6 +48,11 @@ def draw(rows: Sequence[ProcessStatus]) -> dict[str, Any]:
     back = any(arrow["back"] for arrow in arrows)
     width = len(columns) * (WIDTH + GAP_X) - GAP_X + 12
     return {"width": width, "height": height + (GAP_Y if back else 0), "boxes": list(boxes.values()), "arrows": arrows}
+
+
+def is_counted(row: ProcessStatus) -> bool:
+    """Whether anything is counted of it: the server counts what a process takes, and a source takes from outside."""
+    return row.type != "trigger" or bool(row.hears)
 
 
 def _arrow(boxes: dict[str, dict[str, Any]], heard: str, to: str, height: int) -> dict[str, Any] | None:

@@ -161,6 +161,18 @@ class FrameSource:
         """Say how it is."""
         return {"ok": not self.problem, "viewers": len(self._viewers), "produced": self.produced}
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks; only then is anything received."""
+        return bool(self._viewers)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second in the last five seconds."""
+        recent = [at for at in self._arrivals if at > time.monotonic() - 5]
+        span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
+        return round((len(recent) - 1) / span, 1) if span else 0.0
+
     def add(self, viewer: Viewer) -> None:
         """Somebody looks."""
         self._viewers.add(viewer)
@@ -176,10 +188,8 @@ class FrameSource:
 
     def counters(self, viewer: Viewer) -> Mapping[str, Any]:
         """What a viewer is told once a second. Produced while it looked = sent + dropped + waiting."""
-        recent = [at for at in self._arrivals if at > time.monotonic() - 5]
-        span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
         return {
-            "rate": round((len(recent) - 1) / span, 1) if span else 0.0,
+            "rate": self.rate,
             "produced": self.produced,
             "lost": self.lost,
             "sent": viewer.sent,

@@ -122,7 +122,8 @@ class PipelineWatch:
     async def _watch(self) -> None:
         plan = await asyncio.to_thread(self._plan)
         secrets = nats_secrets()
-        settings = Nats.model_validate({"url": plan.processes[0].config["nats"]["url"], "start_timeout": 5, **secrets})
+        url = plan.processes[0].config["nats"]["url"]
+        settings = Nats.model_validate({"url": url, "ca": self._source.ca, "start_timeout": 5, **secrets})
         client = await connect(settings, name="fieldstation panel")
         try:
             self._js = client.jetstream(timeout=5)

@@ -11,9 +11,9 @@ Row = Mapping[str, Any]
 
 
 class Rows(ui.element, component="static/rows.js"):
-    """`columns` are {"name", "label", "kind"?} with kind text, state, time or code. A row is {"key", column: value,
-    "can": [names of actions it offers]}. `actions` are {"name", "label"}; `on_act(action, key)` hears their buttons.
-    With `selectable`, `selected` holds the keys of the ticked rows."""
+    """`columns` are {"name", "label", "kind"?} with kind text, brief, long, state, time or code. A row is {"key",
+    column: value, "can": [names of actions it offers]}. `actions` are {"name", "label"};
+    `on_act(action, key)` hears their buttons. With `selectable`, `selected` holds the keys of the ticked rows."""
 
     def __init__(
         self,

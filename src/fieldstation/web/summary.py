@@ -90,10 +90,11 @@ def stations_tile(views: Sequence[StationView], problem: str) -> Tile:
 
 def stream_tile(source: FrameSource) -> Tile:
     """One frame server. Nobody asks it while nobody looks, so there may be nothing to tell."""
-    text = source.problem or (f"{source.produced} frames seen" if source.produced else f"at {source.target}")
-    return Tile(
-        f"Stream {source.name}", "in trouble" if source.problem else "watch", text, "streams", bool(source.problem)
-    )
+    if source.problem:
+        return Tile(f"Stream {source.name}", "in trouble", source.problem, "streams", bad=True)
+    figure = f"{source.rate:g} frames/s" if source.is_watched else "not watched"
+    text = f"at {source.target}" + (f", {source.produced} frames shown so far" if source.produced else "")
+    return Tile(f"Stream {source.name}", figure, text, "streams")
 
 
 def pipeline_tile(watch: PipelineWatch) -> Tile:

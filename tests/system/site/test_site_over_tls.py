@@ -1,4 +1,5 @@
-"""A whole site over TLS, with an authority of its own: message server and its MQTT, frame server, panel, bridges.
+"""A whole site over TLS: message server and its MQTT, frame server, panel, bridges. Control has another authority than
+the rest, so that nobody trusts the one for the other.
 
 Each bridge is a node of its own here; the demonstration has them in one process.
 """
@@ -27,7 +28,7 @@ SITE = """
 [site]
 name = "hill"
 [site.environment]
-SSL_CERT_FILE = "{ca}"
+SSL_CERT_FILE = "{folder}/control/ca.crt"
 [nats]
 port = {nats}
 mqtt_port = {mqtt}
@@ -36,8 +37,8 @@ tls_key = "server.key"
 tls_ca = "ca.crt"
 [fleet.control]
 port = {control}
-tls_certificate = "server.crt"
-tls_key = "server.key"
+tls_certificate = "control/server.crt"
+tls_key = "control/server.key"
 [fleet.worker.bench]
 port = {worker}
 simulate = 1
@@ -76,6 +77,7 @@ weather = "simulated_weather"
 
 def certify(folder: Path) -> None:
     """Make an authority, and a certificate of it for this machine's loopback."""
+    folder.mkdir(exist_ok=True)
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
@@ -92,8 +94,9 @@ def certify(folder: Path) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, int]]]:
     folder = tmp_path_factory.mktemp("site")
     certify(folder)
+    certify(folder / "control")
     ports = {name: free_port() for name in ("nats", "mqtt", "control", "worker", "stream")}
-    (folder / "site.toml").write_text(SITE.format(**ports, ca=folder / "ca.crt"))
+    (folder / "site.toml").write_text(SITE.format(**ports, folder=folder))
     (folder / "krt.yaml").write_text(MANIFEST)
     (folder / "roof" / "config").mkdir(parents=True)
     (folder / "roof" / "pyproject.toml").write_text(STATION)

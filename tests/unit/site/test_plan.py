@@ -140,7 +140,8 @@ def test_who_connects_to_nats_over_tls_knows_the_authority(tmp_path: Path) -> No
     nats, control, pipeline = roles(_site(tmp_path, text + '[pipeline.p]\nmanifest = "krt.yaml"\n'))
     assert pipeline.command[-2:] == ("--ca", str(tmp_path / "ca.pem"))
     assert "tls://127.0.0.1:4222" in pipeline.command
-    assert _settings(control)["web"]["nats_ca"] == "ca.pem"
+    web = _settings(control)["web"]
+    assert web["nats_ca"] == web["pipelines"]["p"]["ca"] == str(tmp_path / "ca.pem")
     assert 'cert_file: "c.pem"' in next(iter(nats.files.values()))
 
 

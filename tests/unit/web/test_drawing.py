@@ -33,3 +33,8 @@ def test_everything_lies_within_the_picture():
 
 def test_an_empty_pipeline_is_an_empty_picture():
     assert draw([])["boxes"] == []
+
+
+def test_a_source_that_takes_from_outside_has_no_figures_of_what_it_took():
+    drawn = {box["name"]: box["hears"] for box in draw([row("in", "trigger"), row("sum", "task", "in")])["boxes"]}
+    assert drawn == {"in": False, "sum": True}

@@ -84,7 +84,17 @@ def _draw_pulses(axes: Any, table: Sequence[Mapping[str, Any]]) -> None:
     axes.legend()
 
 
-def page(table: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]], image: bytes) -> str:
+def summary(table: Sequence[Mapping[str, Any]], archive: Path) -> str:
+    """Say in a sentence what came together."""
+    boards, circuits = ({row[name] for row in table} for name in ("serial", "file"))
+    weather, frames = (sum(1 for _ in rows(archive, source)) for source in ("station", "frames"))
+    return (
+        f"{len(table)} evaluations of {len(circuits)} circuits on {len(boards)} boards, joined with {weather} readings"
+        f" of a weather station and {frames} frames of a telescope."
+    )
+
+
+def page(table: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]], image: bytes, text: str) -> str:
     """Return the report as one HTML file that needs nothing else."""
     picture = base64.b64encode(image).decode()
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -92,6 +102,7 @@ def page(table: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>Fieldstation: the demonstration</title><style>{_STYLE}</style>",
         f"<h1>The demonstration</h1><small>{now}; published after somebody said yes</small>",
+        f"<p>{html.escape(text)}</p>",
         f"<p><img alt='Pulses by circuit, weather, frames' src='data:image/png;base64,{picture}'></p>",
     ]
     if checks:
@@ -131,7 +142,8 @@ def main(folder: Path) -> None:
     draw(target / "report.png", archive, table)
     known = target / "checks.json"
     checks = json.loads(known.read_text()) if known.exists() else []
-    (target / "report.html").write_text(page(table, checks, (target / "report.png").read_bytes()))
+    image = (target / "report.png").read_bytes()
+    (target / "report.html").write_text(page(table, checks, image, summary(table, archive)))
     sys.stdout.write(f"{target / 'report.html'}\n")
 
 

@@ -21,6 +21,7 @@ from fieldstation.web.rows import Rows
 from fieldstation.web.sources import Sources
 
 REFRESH_S = 0.5
+_NAMES = {"pool": "work pool", "timeout_s": "ended after", "repeatable": "may run again after a crash"}
 THROUGH = "panel"
 PAST = (
     {"name": "at", "label": "When", "kind": "time"},
@@ -56,7 +57,15 @@ def _settings(approval: Approval) -> str:
     if action.get("kind") != "command":
         return ""
     others = {key: value for key, value in action.items() if key not in ("kind", "arguments", "shell")}
-    return ", ".join(f"{key} = {value!r}" for key, value in others.items())
+    return " · ".join(f"{_NAMES.get(key, key)}: {_words(key, value)}" for key, value in others.items())
+
+
+def _words(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "timeout_s" and isinstance(value, int | float):
+        return f"{value:g} s"
+    return "none" if value in ("", None) else value if isinstance(value, str) else repr(value)
 
 
 def past_row(approval: Approval) -> dict[str, Any]:

@@ -21,7 +21,7 @@ COLUMNS = (
     {"name": "at", "label": "When", "kind": "time"},
     {"name": "user", "label": "Who"},
     {"name": "client", "label": "Program"},
-    {"name": "action", "label": "What"},
+    {"name": "action", "label": "What", "kind": "brief"},
     {"name": "target", "label": "On", "kind": "code"},
     {"name": "detail", "label": "Detail", "kind": "long"},
 )
@@ -31,7 +31,10 @@ REFRESH_S = 2.0
 
 def as_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return lines of the audit log as rows of a table."""
-    return [{"key": str(e["id"]), **{c["name"]: e[c["name"]] for c in COLUMNS}} for e in entries]
+    return [
+        {"key": str(e["id"]), **{c["name"]: e[c["name"]] for c in COLUMNS}, "target": e["target"].replace(",", ", ")}
+        for e in entries
+    ]
 
 
 def register(sources: Sources) -> None:

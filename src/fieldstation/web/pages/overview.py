@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nicegui import ui
 from starlette.requests import Request
 
@@ -17,6 +19,7 @@ from fieldstation.web.tiles import Tiles
 
 REFRESH_S = 1.0
 _RECENT = 8
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # the audit page shows it whole
 
 
 def register(sources: Sources) -> None:
@@ -35,6 +38,7 @@ def register(sources: Sources) -> None:
                 who = await acting.as_(Role.VIEWER, "looking at the panel")
                 sources.control.must_lead()
                 tiles.show(await summary(sources))
-                recent.show(as_rows(await sources.control.history(who, _RECENT)))
+                rows = as_rows(await sources.control.history(who, _RECENT))
+                recent.show([{**row, "detail": _DIGEST.sub(r"\1…", row["detail"])} for row in rows])
 
             await keep_fresh(refresh, REFRESH_S)

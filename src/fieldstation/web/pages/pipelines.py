@@ -90,7 +90,7 @@ class _Part:
         )  # fmt: skip
 
     def refresh(self) -> None:
-        from fieldstation.web.drawing import draw
+        from fieldstation.web.drawing import draw, is_counted
 
         rows = self.watch.look()
         self.heading.set_content(f"<h2>{self.watch.name} {self.watch.version}</h2>")
@@ -101,9 +101,11 @@ class _Part:
                     self.drawn[workflow] = Graph(f"Graph of {self.watch.name}, {workflow}")
             self.drawn[workflow].show(draw([row for row in rows if row.workflow == workflow]))
         names = [column["name"] for column in PROCESSES]
-        self.processes.show(
-            [{"key": f"{row.workflow}/{row.process}", **{name: getattr(row, name) for name in names}} for row in rows]
-        )
+        self.processes.show([
+            {"key": f"{row.workflow}/{row.process}", **{name: getattr(row, name) for name in names}}
+            | ({} if is_counted(row) else dict.fromkeys(("rate", "lag", "in_work", "redelivered"), ""))
+            for row in rows
+        ])  # fmt: skip
         operator = self.acting.shown.role >= Role.OPERATOR
         can = ["look", "replay", "delete"] if operator else ["look"]
         self.letters.show([letter_row(found.stream, found.letter, can) for found in self.watch.letters])

@@ -10,8 +10,8 @@ export default {
         <g v-for="b in drawn.boxes" :key="b.name" :class="['box', b.type, { bad: b.dead > 0 }]">
           <rect :x="b.x" :y="b.y" :width="b.width" :height="b.height" rx="8"></rect>
           <text :x="b.x + 12" :y="b.y + 22" class="name">{{ short(b.name) }}</text>
-          <text :x="b.x + 12" :y="b.y + 42" class="small">{{ b.type }} ×{{ b.replicas }} · {{ b.rate }}/s</text>
-          <text :x="b.x + 12" :y="b.y + 61" class="small">lag {{ b.lag }}<tspan v-if="b.redelivered"> · again {{ b.redelivered }}</tspan><tspan v-if="b.dead" class="dead"> · dead {{ b.dead }}</tspan></text></g>
+          <text :x="b.x + 12" :y="b.y + 42" class="small">{{ b.type }} ×{{ b.replicas }}<tspan v-if="b.hears"> · {{ b.rate }}/s</tspan></text>
+          <text :x="b.x + 12" :y="b.y + 61" class="small">{{ b.hears ? "lag " + b.lag : "from outside" }}<tspan v-if="b.redelivered"> · again {{ b.redelivered }}</tspan><tspan v-if="b.dead" class="dead"> · dead {{ b.dead }}</tspan></text></g>
       </svg>
     </div>`,
   props: { label: String, drawn: Object },
