@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -109,6 +108,8 @@ class WriterLine:
     def _start_writer(self) -> None:
         if os.environ.get(SUPERVISED):
             return
+        import subprocess  # not needed in a supervised procedure
+
         self._folder.mkdir(parents=True, exist_ok=True)
         # Its own session, so that a Ctrl-C meant for us does not end it in mid-commit. It ends when nobody needs it.
         child = subprocess.Popen(

@@ -104,6 +104,8 @@ def main() -> None:
         heartbeat.report({"state": "running"})
         entrypoint(config, logger, teardown) if order["variant"] == "backend" else entrypoint(config, logger)
     except Exception as error:
+        # Told before the end is: to log and to end takes its time, in which a config on trial would pass.
+        heartbeat.report({"state": "failed"})
         logger.exception(error, label=f"{order['name']} failed")
         logger.teardown()
         sys.exit(1)

@@ -6,8 +6,6 @@ import contextlib
 import json
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +77,9 @@ def health_url(data_dir: Path) -> str | None:
 
 def told_by(data_dir: Path) -> dict[str, Any] | None:
     """Return what the running station of this folder tells of itself, or None when none answers."""
+    import urllib.error  # more than a megabyte, of which the supervisor needs nothing
+    import urllib.request
+
     url = health_url(data_dir)
     if url is None:
         return None

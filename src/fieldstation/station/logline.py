@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +35,8 @@ def entry(now: float, origin: str, level: str, subject: str, details: Sequence[B
 
 def exception_blocks(error: BaseException, details: str | None) -> list[Block]:
     """Return the blocks of an exception: `exception details` (also what a failed command said) and `traceback`."""
+    import subprocess  # here, since most procedures never fail: a quarter of a megabyte
+
     known = [details] if details else []
     if isinstance(error, subprocess.CalledProcessError):
         for name, output in (("stderr", error.stderr), ("stdout", error.stdout)):

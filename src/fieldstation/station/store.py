@@ -13,6 +13,7 @@ from fieldstation.core.store import connect, migrate, numbered
 
 DOCUMENTED_UPLINK = "backend"
 _EPOCH = datetime.date(1970, 1, 1)
+_NO_DAY = 700_000  # about the year 3886, and about the year 53
 
 # The end of the range that new messages fall into: as long as they are of its rank, nothing is written for them.
 _OPEN = 1 << 62
@@ -204,7 +205,8 @@ class Store:
     def done(self, uplink: str, keys: Iterable[Sequence[int]]) -> None:
         """Forget deliveries (rank, seq) that were acknowledged."""
         if (number := self._uplinks.get(uplink)) is not None:
-            for rank, first, last in ranges(keys):
+            # A hole ahead of the newest message would swallow one that is still to come.
+            for rank, first, last in ranges(key for key in keys if key[1] < self._next):
                 self._settle(number, rank, first, last)
 
     def done_by_seq(self, uplink: str, numbers: Iterable[int]) -> None:
@@ -326,7 +328,7 @@ class Reader:
         """Return the UTC days of which there are messages."""
         query = "SELECT 1 FROM message WHERE seq BETWEEN ? AND ? LIMIT 1"
         found = {day for day, *span in self._days() if self._connection.execute(query, span).fetchone()}
-        return [_EPOCH + datetime.timedelta(days=day) for day in sorted(found)]
+        return [_EPOCH + datetime.timedelta(days=day) for day in sorted(found) if abs(day) < _NO_DAY]
 
     def _days(self) -> list[tuple[int, int, int]]:
         """Return (days since 1970, first, last) of the runs of messages of one day."""

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 10.0  # an agent's own writer ends when nobody has been connected for so long
 _OK = ["ok", None]
+_NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError, StoreError)  # what a bad request may raise
 MAX_WAIT_S = 0.0005  # the longest that a commit waits for producers that are about to come back
 
 
@@ -178,7 +179,7 @@ class Writer:
         try:
             answers: list[Any] = self._transaction(lambda: self._apply(requests))
             return answers
-        except (sqlite3.Error, ValueError, TypeError, KeyError, IndexError, StoreError):
+        except (sqlite3.Error, *_NONSENSE):
             # One of them is at fault, or the disk is: each alone, so that the good ones are stored.
             return [self._alone(client, request) for client, request in requests]
 
@@ -206,7 +207,7 @@ class Writer:
             code = "full" if rescue.is_full(error, self._folder) else "store"
             log.error("a request was refused: %s", error)
             return ["error", code, str(error)]
-        except (ValueError, TypeError, KeyError, IndexError, StoreError) as error:
+        except _NONSENSE as error:
             return ["error", "request", f"{type(error).__name__}: {error}"]
 
     def _mended(self, error: sqlite3.Error) -> bool:

@@ -150,7 +150,15 @@ def test_nonsense_at_its_socket_ends_that_line_and_not_the_writer(store):
         with contextlib.closing(frames.connect(store.folder, 60)) as line:
             line.sendall(nonsense)
             assert line.recv(100) == b""
-    for request in ('["add"]', '["add",1,2,3,4]', '["nothing"]', "[[]]", '["add",["x"],0,[0],1]\n1\n2'):
+    adds = [
+        "1,2,3,4]",
+        '["x"],0,[0],1]\n1\n2',
+        '"x",null,0,1]\n1',
+        '"x",1e999,0,1]\n1',
+        '"x",1e99,0,1]\n1',
+        '"x-y",0,0,1]\n1\n2',
+    ]
+    for request in ('["add"]', '["nothing"]', "[[]]", *('["add",' + rest for rest in adds)):
         with contextlib.closing(frames.connect(store.folder, 60)) as line:
             line.sendall(frames.LENGTH.pack(len(request)) + request.encode())
             assert b"error" in line.recv(1000)
