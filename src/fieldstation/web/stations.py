@@ -53,19 +53,25 @@ class Stations:
         self._js: JetStreamContext | None = None
         self._looked_at = 0.0
         self._changed = asyncio.Event()
+        self._taken: dict[str, int] = {}  # kind -> the last message of the stream that was read
+        self._stream: object = None  # when that stream was made: another one counts anew
 
     async def start(self) -> None:
         """Nothing to get ready: a server that is away is tried again."""
 
     async def run(self) -> None:
         """Read and ask until cancelled."""
-        for delay in Backoff(initial_s=0.5, ceiling_s=10.0):
+        backoff = iter(Backoff(initial_s=0.5, ceiling_s=10.0))
+        while True:
             try:
                 await self._session()
             except* (OSError, TimeoutError, nats.errors.Error, FieldstationError) as group:
-                self.problem = mask(str(group.exceptions[0]) or type(group.exceptions[0]).__name__)
+                if not self.problem:  # it was reached
+                    backoff = iter(Backoff(initial_s=0.5, ceiling_s=10.0))
+                reason = str(group.exceptions[0]) or type(group.exceptions[0]).__name__
+                self.problem = f"The stations' server {mask(self.config.nats)} is not reached: {mask(reason)}"
                 log.info("stations: %s", self.problem)
-            await asyncio.sleep(delay)
+            await asyncio.sleep(next(backoff))
 
     async def stop(self) -> None:
         """Nothing is left to let go of."""
@@ -113,7 +119,8 @@ class Stations:
         return f"{identity} runs with revision {revision}."
 
     async def _session(self) -> None:
-        options: dict[str, Any] = {"servers": [self.config.nats], "connect_timeout": 5, "max_reconnect_attempts": 2}
+        # A line that breaks is made anew here: nats-py takes up an ordered consumer that began at a time only wrongly.
+        options: dict[str, Any] = {"servers": [self.config.nats], "connect_timeout": 5, "allow_reconnect": False}
         if self.config.nats_token_file is not None:
             options["token"] = own_token(self.config.nats_token_file)
         if self.config.nats_ca is not None or self.config.nats.startswith("tls://"):
@@ -123,13 +130,17 @@ class Stations:
         async def closed() -> None:
             gone.set()
 
+        trouble = ["it has gone"]
+
         async def failed(error: Exception) -> None:
-            self.problem = mask(str(error))
+            trouble[:] = [str(error) or type(error).__name__]
+            gone.set()
 
         client = await nats.connect(**options, closed_cb=closed, error_cb=failed)
         try:
             self._js = client.jetstream()
             await self._await_stream(self._js)
+            gone.clear()
             self.problem = ""
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._read(self._js, kind)) for kind in KINDS]
@@ -137,7 +148,7 @@ class Stations:
                 await gone.wait()
                 for task in tasks:
                     task.cancel()
-            raise TimeoutError("The NATS server has gone.")
+            raise TimeoutError(trouble[0])
         finally:
             self._js = None
             with contextlib.suppress(Exception):
@@ -146,27 +157,37 @@ class Stations:
     async def _await_stream(self, js: JetStreamContext) -> None:
         while True:
             try:
-                await js.stream_info(self.config.station_stream)
+                made = (await js.stream_info(self.config.station_stream)).created
+                if made != self._stream:
+                    self._stream = made
+                    self._taken.clear()
                 return
             except NotFoundError:
                 self.problem = f"No station has reported yet: there is no stream {self.config.station_stream}."
             await asyncio.sleep(1.0)
 
     async def _read(self, js: JetStreamContext, kind: str) -> None:
-        policy: dict[str, Any] = {"deliver_policy": api.DeliverPolicy.ALL}
-        if kind != "answer":  # answers are few, and tell which configs one can go back to
-            begin = datetime.now(UTC) - timedelta(seconds=self.config.station_history_s)
-            text = begin.isoformat().replace("+00:00", "Z")
-            by_time = api.DeliverPolicy.BY_START_TIME
-            policy = {"config": api.ConsumerConfig(deliver_policy=by_time, opt_start_time=text)}  # type: ignore[arg-type]  # the server wants RFC 3339, the library says int
         subscription = await js.subscribe(
             f"{self.config.station_prefix}.*.{kind}",
             stream=self.config.station_stream,
             ordered_consumer=True,
-            **policy,
+            config=self._begin(kind),
         )
         async for message in subscription.messages:
             self._take(message.subject.rsplit(".", 2)[1], message.data)
+            self._taken[kind] = message.metadata.sequence.stream
+
+    def _begin(self, kind: str) -> api.ConsumerConfig:
+        if kind in self._taken:
+            return api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._taken[kind] + 1
+            )
+        if kind == "answer":  # answers are few, and tell which configs one can go back to
+            return api.ConsumerConfig(deliver_policy=api.DeliverPolicy.ALL)
+        begin = datetime.now(UTC) - timedelta(seconds=self.config.station_history_s)
+        text = begin.isoformat().replace("+00:00", "Z")
+        by_time = api.DeliverPolicy.BY_START_TIME
+        return api.ConsumerConfig(deliver_policy=by_time, opt_start_time=text)  # type: ignore[arg-type]  # the server wants RFC 3339, the library says int
 
     def _take(self, identity: str, data: bytes) -> None:
         if identity not in self.views and len(self.views) >= MANY:

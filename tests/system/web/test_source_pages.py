@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 
 import nats as nats_client
 import pytest
@@ -201,6 +202,23 @@ def test_a_station_shows_its_readings_its_log_and_how_it_is(lab, page):
     queue = page.locator('td[data-label="Queue"]').first
     wait_for(lambda: queue.inner_text().strip().isdigit(), 60)
     page.get_by_role("cell", name="startup").first.wait_for()
+
+
+def test_stations_go_on_being_shown_when_their_server_is_killed_and_started_again(lab, page):
+    visit(page, "stations?station=roof")
+    page.get_by_text("memory usage percent").wait_for()
+    lab.nats.kill()
+    problem = page.locator(".problem", has_text="The stations' server")
+    problem.wait_for()
+    lines = page.locator('[aria-label="Log"] tbody tr').count()
+    lab.nats.start(60)
+    problem.wait_for(state="detached")
+    again = datetime.now(UTC)
+    heard = page.locator('td[data-label="Heard"] time')
+    wait_for(lambda: datetime.fromisoformat(heard.get_attribute("datetime")) > again, 60, every_s=0.2)
+    told = page.locator('[aria-label="Log"] tbody tr').all_inner_texts()
+    assert len(told) >= lines
+    assert len(told) == len(set(told))  # what was read before is not read twice
 
 
 def running_revision(page):

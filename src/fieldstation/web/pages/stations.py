@@ -94,6 +94,7 @@ class _One:
         self.acting = acting
         self.identity = identity
         ui.link("All stations", "stations")
+        self.problem = ui.label().classes("problem")
         self.table = Rows(COLUMNS, label="This station", nothing="It has not reported yet.")
         ui.html("<h2>Readings</h2>", sanitize=False)
         self.readings = Readings()
@@ -103,6 +104,7 @@ class _One:
 
     async def refresh(self) -> None:
         await self.acting.as_(Role.VIEWER, "looking at stations")
+        self.problem.set_text(self.source.problem)
         view = self.source.view(self.identity)
         self.table.show([{**station_row(view), "can": []}])
         self.readings.show(
