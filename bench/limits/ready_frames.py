@@ -51,7 +51,7 @@ async def serve(port: int, frames: int, rate: float) -> None:
             produce(frames)
 
     async def stream(request: bytes, context) -> None:
-        sent = produced
+        sent = 0  # also to a client that was slow to come: each waits for its number
         while True:
             while sent < produced:
                 await context.write(payloads[sent % PAYLOADS])
