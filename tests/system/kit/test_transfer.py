@@ -481,7 +481,7 @@ def test_only_who_knows_the_token_may_send(folder: Path) -> None:
 
 
 def test_over_tls_both_modes_work_and_a_stranger_is_refused(folder: Path, ca: Any, tmp_path: Path) -> None:
-    certificate, key = ca.issue("server", "serverAuth")
+    certificate, key = ca.issue("server")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     source = folder.parent / "source"

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,7 @@ def small_disk(tmp_path):
     if mount.returncode != 0:
         pytest.fail(f"a small disk could not be mounted; run the tests as root: {mount.stderr}")
     yield folder
-    time.sleep(0.1)  # a writer that has just ended lets go
-    subprocess.run(["umount", "-l", str(folder)], check=False)
+    subprocess.run(["umount", "-l", str(folder)], check=False)  # lazily: a writer that has just ended lets go
 
 
 def test_fault_disk_full_refuses_loudly_and_nothing_acknowledged_is_lost(small_disk):

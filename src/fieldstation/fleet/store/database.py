@@ -28,6 +28,8 @@ POSTGRES_CONNECTIONS = 4
 CONNECT_S = 5
 ANSWER_S = 15  # a database that hangs must become an error, since decisions wait for it
 
+_CLOSED = "The store is closed; nothing more can be written to it."
+
 
 class DatabaseInUseError(StoreError):
     """Another control server uses the database {path}. Stop it first; two controls need PostgreSQL."""
@@ -51,6 +53,7 @@ class Store:
         self.deposed: Callable[[], None] = lambda: None
         self._claim: int | None = None
         self._engine: Engine | None = None
+        self._closed = False
         self._making = threading.Lock()
         self._one_at_a_time = threading.Lock()
         workers = 1 if self.is_sqlite else POSTGRES_CONNECTIONS
@@ -67,9 +70,11 @@ class Store:
     def close(self) -> None:
         """Finish what is running and disconnect."""
         self._executor.shutdown(wait=True)
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        with self._making:
+            self._closed = True
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -106,7 +111,7 @@ class Store:
         try:
             future = loop.run_in_executor(self._executor, self.transact_now, work)
         except RuntimeError as error:
-            raise StoreError("The store is closed; nothing more can be written to it.") from error
+            raise StoreError(_CLOSED) from error
         return await asyncio.shield(future)
 
     def transact_now(self, work: Callable[[Connection], T]) -> T:
@@ -168,6 +173,8 @@ class Store:
 
     def _connected(self) -> Engine:
         with self._making:  # two threads that come first would each make one, and one would never be closed
+            if self._closed:  # a thread whose task was cancelled goes on, and would connect anew
+                raise StoreError(_CLOSED)
             if self._engine is None:
                 self._engine = self._create()
             return self._engine

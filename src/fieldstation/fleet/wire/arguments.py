@@ -123,6 +123,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _number(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"a whole number with {len(text)} figures; workers are told 64 bits")
+    return number
+
+
 async def read(request: Request, model: type[M], *, optional: bool = False) -> M:
     """Parse the request's arguments: its body when it is JSON, otherwise the query parameter `json`.
 
@@ -134,9 +141,9 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
             raise BadRequestError(field="json", problem="send a JSON object as the body or in the query parameter json")
         text = b"{}"
     try:
-        data = json.loads(text, parse_constant=_refuse)
+        data = json.loads(text, parse_constant=_refuse, parse_int=_number)
     except (ValueError, RecursionError) as error:
-        raise BadRequestError(field="json", problem=f"this is not JSON: {error}") from error
+        raise BadRequestError(field="json", problem=f"this cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise BadRequestError(field="json", problem="the arguments must be a JSON object")
     try:
