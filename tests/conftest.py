@@ -75,6 +75,16 @@ def loopback_only() -> Iterator[None]:
     patch.undo()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests may take longest: in the end nobody waits for one of them alone."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), limit.args[0] if limit is not None else 0)
+    items.sort(key=lambda item: -longest[item.path])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.needs("openssl")`: the test fails with the install command where the program is missing."""
     for marker in item.iter_markers("needs"):

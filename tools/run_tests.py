@@ -21,7 +21,9 @@ def main() -> None:
         failures = Path(folder) / "failed"
         environment = {**os.environ, "FIELDSTATION_FAILED_TESTS": str(failures)}
         first = subprocess.run(
-            [*COMMON, "-n", "3", "--dist", "loadfile", "-m", "not soak", *sys.argv[1:]], env=environment, check=False
+            [*COMMON, "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not soak", *sys.argv[1:]],
+            env=environment,
+            check=False,
         )
         names = failures.read_text().splitlines() if failures.exists() else []
     if first.returncode != 1 or not 0 < len(names) <= 10:
