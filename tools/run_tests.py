@@ -1,4 +1,4 @@
-"""Run the tests three at a time, since they mostly wait; what failed runs once more, alone, and is named loudly.
+"""Run the tests four at a time, since they mostly wait; what failed runs once more, alone, and is named loudly.
 
 A test that needs the second try is a bug of ours (usually a deadline that a busy machine breaks): it is listed, so that
 it can be found, and a test that fails twice fails the run.
@@ -21,7 +21,7 @@ def main() -> None:
         failures = Path(folder) / "failed"
         environment = {**os.environ, "FIELDSTATION_FAILED_TESTS": str(failures)}
         first = subprocess.run(
-            [*COMMON, "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not soak", *sys.argv[1:]],
+            [*COMMON, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not soak", *sys.argv[1:]],
             env=environment,
             check=False,
         )

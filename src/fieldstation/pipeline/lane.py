@@ -13,7 +13,6 @@ from fieldstation.pipeline.model import Counts, Delivery
 from fieldstation.pipeline.work import Work
 
 _YIELD_EVERY = 16  # messages a worker handles before it lets the loop do its other work
-_MAX_HAND_BACKS = 4  # deliveries after which a waiting message is no longer offered to other replicas
 
 
 class Lane:
@@ -29,6 +28,8 @@ class Lane:
         self._settings = settings
         self._counts = counts
         self._handle = handle
+        # The server picks a replica by chance, often us again. Half the deliveries are left for what kills its process.
+        self._last_offer = settings.max_deliveries // 2
         self._queue: asyncio.Queue[Work] = asyncio.Queue()
         self.held: dict[int, Work] = {}  # by sequence: waiting, in work, waiting for a retry or for confirmations
         self.subscription: Subscription | None = None
@@ -102,7 +103,7 @@ class Lane:
             if (
                 waiting
                 and now - work.arrived > self._settings.hand_back_after
-                and work.delivery.deliveries < _MAX_HAND_BACKS
+                and work.delivery.deliveries < self._last_offer
                 and self._someone_works()
             ):
                 self.hand_back(work)

@@ -166,7 +166,7 @@ async def test_a_message_waiting_behind_a_slow_one_goes_to_an_idle_replica(rig):
     async def quick(sdk, message: StringValue):
         done.append(message.value)
 
-    busy = await flow.start("mix", stuck, subscriber={"hand_back_after": 0.5})
+    busy = await flow.start("mix", stuck, subscriber={"hand_back_after": 0.3, "max_deliveries": 100})
     await flow.feed("door", [str(number) for number in range(10)])
     await flow.eventually(lambda: busy.counts.received == 10)
     await flow.start("mix", quick)

@@ -205,7 +205,7 @@ async def test_weakness_11_what_waits_behind_a_slow_message_goes_to_an_idle_repl
     async def stuck(sdk, payload):
         await gate.wait()
 
-    busy = await flow.start("mix", stuck, subscriber={"hand_back_after": 0.3})
+    busy = await flow.start("mix", stuck, subscriber={"hand_back_after": 0.3, "max_deliveries": 100})
     await flow.feed("door", ["slow", "quick"])
     await flow.eventually(lambda: busy.counts.received == 2)
     idle = await flow.start("mix")
@@ -226,7 +226,7 @@ async def test_weakness_12_confirmations_are_awaited_together_and_the_stream_is_
         highest = max(highest, service._bus._publisher.unconfirmed)
         return service.counts.succeeded == 500
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 50
     while not done():
         await asyncio.sleep(0)
         assert time.monotonic() < deadline

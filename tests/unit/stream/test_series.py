@@ -1,3 +1,4 @@
+import contextlib
 from itertools import chain, product
 
 import pytest
@@ -24,10 +25,21 @@ def file_of(folder, kind, frames):
     return path
 
 
-def tail_after_the_first(path):
-    tail = Tail(path, parse_name(path.name), 1, lambda _: None)
-    tail.read(1)
-    return tail
+@contextlib.contextmanager
+def after_the_first(path):
+    with contextlib.closing(Tail(path, parse_name(path.name), 1, lambda _: None)) as tail:
+        tail.read(1)
+        yield tail
+
+
+def one_by_one(path):
+    with after_the_first(path) as tail:
+        return tail.read(COUNT)
+
+
+def all_at_once(path):
+    with after_the_first(path) as tail:
+        return tail.series(COUNT)
 
 
 def message(payload):
@@ -37,13 +49,13 @@ def message(payload):
 @pytest.mark.parametrize("kind", ["img8", "img16", "ph1024"])
 def test_frames_read_all_at_once_are_those_read_one_by_one(tmp_path, kind):
     path = file_of(tmp_path, kind, [raw(kind, number) for number in range(COUNT + 1)])
-    expected = tail_after_the_first(path).read(COUNT)
-    tail = tail_after_the_first(path)
-    series = tail.series(COUNT)
-    assert list(series) == expected
-    assert (series[-1], series[1:3]) == (expected[-1], expected[1:3])
-    assert (tail.offset, tail.number) == (path.stat().st_size, COUNT + 1)
-    assert tail.series(1) is None
+    expected = one_by_one(path)
+    with after_the_first(path) as tail:
+        series = tail.series(COUNT)
+        assert list(series) == expected
+        assert (series[-1], series[1:3]) == (expected[-1], expected[1:3])
+        assert (tail.offset, tail.number) == (path.stat().st_size, COUNT + 1)
+        assert tail.series(1) is None
 
 
 @pytest.mark.parametrize("bright", [1, COUNT])
@@ -52,16 +64,16 @@ def test_messages_made_all_at_once_say_what_those_made_one_by_one_say(tmp_path, 
     frames = [dim(kind, number) for number in range(COUNT + 1)]
     frames[bright] = raw(kind, bright)
     path = file_of(tmp_path, kind, frames)
-    series = tail_after_the_first(path).series(COUNT)
+    series = all_at_once(path)
     payloads = encoder.series(series, 17)
     assert [message(payload) for payload in payloads] == [message(encoder.response(one, 17)) for one in series]
 
 
 def assert_judged_alike(path):
     """What is read all at once is what is read one by one, or nothing."""
-    series = tail_after_the_first(path).series(COUNT)
+    series = all_at_once(path)
     if series is not None:
-        alone = tail_after_the_first(path).read(COUNT)
+        alone = one_by_one(path)
         assert list(series) == alone
         told = [[number for part in one.header.values() for number in part.values()] for one in alone]
         assert series.numbers.tolist() == told
@@ -81,7 +93,7 @@ def test_whatever_stands_in_a_field_is_judged_as_if_it_were_read_by_itself(tmp_p
         texts = [b'{"quabo_0": {"a":%b, "b": 5}}\n\n*' % text for text in [b" 12"] * COUNT + [field]]
         path = file_of(tmp_path, "img8", [text + pixels("img8") for text in texts])
         assert_judged_alike(path)
-        sound += tail_after_the_first(path).series(COUNT) is not None
+        sound += all_at_once(path) is not None
     assert sound == 3 + 2 * 3 + 2 * 3 * 3  # one figure, two, three; the first one is no 0 unless it is alone
 
 
@@ -100,13 +112,13 @@ def test_whatever_stands_in_a_field_is_judged_as_if_it_were_read_by_itself(tmp_p
 )
 def test_headers_that_are_more_than_plain_numbers_are_read_one_by_one(tmp_path, text):
     path = file_of(tmp_path, "img8", [text + b"\n\n*" + pixels("img8", number) for number in range(COUNT + 1)])
-    assert tail_after_the_first(path).series(COUNT) is None
-    assert len(tail_after_the_first(path).read(COUNT)) == COUNT
+    assert all_at_once(path) is None
+    assert len(one_by_one(path)) == COUNT
 
 
 def test_what_follows_the_last_frame_must_be_a_frame(tmp_path):
     path = file_of(tmp_path, "img16", [raw("img16", number) for number in range(COUNT + 1)] + [b"garbage"])
-    assert tail_after_the_first(path).series(COUNT) is None
+    assert all_at_once(path) is None
 
 
 def test_a_reader_that_is_behind_gives_every_frame_to_the_clients_in_order(tmp_path):

@@ -55,7 +55,7 @@ async def connect(
 
     async def attempt() -> Client:
         async def note(error: Exception) -> None:
-            heard[:] = [error]
+            heard.append(error)
             await report(error)
 
         # Unlimited reconnects are meant for later; this first try has an end.
@@ -80,9 +80,10 @@ async def connect(
         async with asyncio.timeout(settings.start_timeout):
             return await retry(attempt, on=failures, backoff=Backoff(0.1, 1.0))
     except failures as error:
-        reason = heard[0] if heard else error
-        if "authorization" in str(reason).lower() or isinstance(reason, nats.errors.AuthorizationError):
+        # A server that refuses us hangs up at once: some of the tries may have seen no more than that.
+        if any(_refuses(one) for one in (*heard, error)):
             raise BrokerRefusedError(url=shown) from error
+        reason = heard[-1] if heard else error
         problem = mask(str(reason)) or f"nothing answered within {settings.start_timeout:g} s"
         raise BrokerError(url=shown, problem=problem) from error
 
@@ -102,6 +103,10 @@ async def require_jetstream(client: Client, url: str) -> None:
             raise
 
     await patiently(ask, url)
+
+
+def _refuses(error: BaseException) -> bool:
+    return isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower()
 
 
 def _address(part: str) -> str:
