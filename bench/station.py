@@ -207,7 +207,7 @@ def raw_drain(port: int, count: int) -> float:
     return rate
 
 
-IDLE = "import time\nfrom fieldstation.station import MessagingAgent\ndef run(config, logger):\n    MessagingAgent()\n    time.sleep(9999)\n"  # noqa: E501
+IDLE = "import time\nfrom fieldstation.station import MessagingAgent\ndef run(config, logger):\n    MessagingAgent()\n    time.sleep(9999)\n"  # noqa: E501 - a module in one line
 
 
 @contextlib.contextmanager
@@ -254,7 +254,7 @@ BARE = "import pydantic, sqlite3, asyncio, sys; sys.stdin.read()"
 
 def reacting(folder: Path) -> list[Row]:
     rows = []
-    stamp = "import time\nfrom pathlib import Path\nfrom fieldstation.station import DataMessageBody, MessagingAgent\ndef run(config, logger):\n    MessagingAgent().add_message(DataMessageBody(data={'n': 1}))\n    Path('first').write_text(str(time.time()))\n    time.sleep(9999)\n"  # noqa: E501
+    stamp = "import time\nfrom pathlib import Path\nfrom fieldstation.station import DataMessageBody, MessagingAgent\ndef run(config, logger):\n    MessagingAgent().add_message(DataMessageBody(data={'n': 1}))\n    Path('first').write_text(str(time.time()))\n    time.sleep(9999)\n"  # noqa: E501 - a module in one line
     with mosquitto(folder / "broker2") as broker:
         answers: list[tuple[float, str]] = []
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, "server")

@@ -29,3 +29,11 @@ async def attempt(work: Awaitable[str]) -> bool:
         position="bottom", multi_line=True,
     )  # fmt: skip
     return good
+
+
+async def shown(dialog: ui.dialog) -> object:
+    """Show a dialog until it is closed, and take it off the page; returns what was submitted, None when nothing."""
+    dialog.open()
+    answer: object = await dialog
+    dialog.delete()
+    return answer

@@ -104,47 +104,42 @@ def test_a_published_client_on_a_slow_line_does_all_that_its_readme_shows(
     assert len(report["ended_all"]) == 2
 
 
-def test_a_published_client_gets_all_results_although_its_lines_are_cut_every_five_seconds(
-    published: Any, all_far_free: FarFleet, some: list[Path]
-) -> None:
-    """The requests are with the worker when the first cut comes; what is cut are results and their confirmations."""
-    process = published.start(all_far_free.far_url, "published", "pulsecount", "hold", *some)
+def cut_while_boards_work(published: Any, fleet: FarFleet, files: list[Path], lines: list[Line], times: int) -> Any:
+    """What a published client reports whose lines were cut so often, every five seconds, while it waited."""
+    process = published.start(fleet.far_url, "published", "pulsecount", "hold", *files)
     try:
         assert process.stdout.readline() == "held\n"
-        before = all_far_free.worker.connections
+        before = [line.connections for line in lines]
         process.stdin.write("go on\n")
         process.stdin.flush()
-        for _ in range(2):  # 10 of the 14 s that the boards need
+        for _ in range(times):
             time.sleep(EVERY_S)
-            all_far_free.worker.cut()
-            all_far_free.control.cut()
+            for line in lines:
+                line.cut()
         out, errors = process.communicate(timeout=90)
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    report = json.loads(out.splitlines()[-1])
+    assert all(line.connections > count for line, count in zip(lines, before, strict=True))
+    return json.loads(out.splitlines()[-1])
+
+
+def test_a_published_client_gets_all_results_although_its_lines_are_cut_every_five_seconds(
+    published: Any, all_far_free: FarFleet, some: list[Path]
+) -> None:
+    """The requests are with the worker when the first cut comes; what is cut are results and their confirmations."""
+    lines = [all_far_free.worker, all_far_free.control]
+    report = cut_while_boards_work(published, all_far_free, some, lines, times=2)  # 10 of the 14 s that they need
     assert len({(serial, path) for serial, path, _ in report["results"]}) == 2 * WINDOW
     assert all(value.isdigit() for _, _, value in report["results"])
     assert len(report["ended_all"]) == 2
-    assert all_far_free.worker.connections > before
 
 
 def test_a_published_client_does_not_notice_that_its_line_to_control_is_cut_every_five_seconds(
     published: Any, all_far_free: FarFleet, some: list[Path]
 ) -> None:
-    process = published.start(all_far_free.far_url, "published", "pulsecount", "hold", *some, *some)
-    try:
-        assert process.stdout.readline() == "held\n"
-        process.stdin.write("go on\n")
-        process.stdin.flush()
-        for _ in range(4):  # 20 of the 29 s that the boards need
-            time.sleep(EVERY_S)
-            all_far_free.control.cut()
-        out, errors = process.communicate(timeout=90)
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors
-    report = json.loads(out.splitlines()[-1])
+    files, lines = [*some, *some], [all_far_free.control]
+    report = cut_while_boards_work(published, all_far_free, files, lines, times=4)  # 20 of the 29 s that they need
     assert len(report["results"]) == 2 * 2 * WINDOW
     assert len(report["ended_all"]) == 2
 

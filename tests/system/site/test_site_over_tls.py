@@ -115,7 +115,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
         server.kill()  # its roles end with it; how they stop in order is the business of other tests
 
 
-def test_the_panel_shows_frames_and_stations(browser: Any, site: tuple[Path, dict[str, int]]) -> None:  # noqa: F811
+def test_the_panel_shows_frames_and_stations(browser: Any, site: tuple[Path, dict[str, int]]) -> None:  # noqa: F811 - a fixture
     url = f"https://127.0.0.1:{site[1]['control']}"
     with tab(browser, url, ignore_https_errors=True) as page:
         visit(page, "streams")

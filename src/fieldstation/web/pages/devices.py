@@ -12,7 +12,7 @@ from fieldstation.fleet.model import Holder
 from fieldstation.fleet.schedule import Want
 from fieldstation.fleet.wire import rows as wire_rows
 from fieldstation.web.acting import Acting
-from fieldstation.web.deed import attempt
+from fieldstation.web.deed import attempt, shown
 from fieldstation.web.errors import WebError
 from fieldstation.web.frame import frame
 from fieldstation.web.fresh import keep_fresh
@@ -187,9 +187,7 @@ class _Page:
             with ui.element("div").classes("tools"):
                 ui.button("Reserve", on_click=go, color=None).classes("main-button")
                 ui.button("Cancel", on_click=dialog.close, color=None)
-        dialog.open()
-        await dialog
-        dialog.delete()
+        await shown(dialog)
 
     async def _reserve(self, name: str, kind: str, amount: int, serials: list[str]) -> str:
         who = await self.acting.as_(Role.USER, "reserving devices")
@@ -214,9 +212,7 @@ class _Page:
             with ui.element("div").classes("tools"):
                 ui.button("Take out", on_click=go, color=None).classes("main-button")
                 ui.button("Cancel", on_click=dialog.close, color=None)
-        dialog.open()
-        await dialog
-        dialog.delete()
+        await shown(dialog)
 
     async def _take_out(self, serial: str, reason: str) -> str:
         who = await self.acting.as_(Role.OPERATOR, "taking devices out of service")
@@ -233,9 +229,7 @@ class _Page:
             table = Rows(HISTORY_COLUMNS, label=f"History of {serial}", nothing="Nothing has happened to it yet.")
             table.show(history_rows(audit, steps))
             ui.button("Close", on_click=dialog.close, color=None)
-        dialog.open()
-        await dialog
-        dialog.delete()
+        await shown(dialog)
 
 
 async def _sure(action: str, serial: str) -> bool:
@@ -249,7 +243,4 @@ async def _sure(action: str, serial: str) -> bool:
         with ui.element("div").classes("tools"):
             ui.button(action.capitalize(), on_click=lambda: dialog.submit(True), color=None).classes("grave-button")
             ui.button("Cancel", on_click=lambda: dialog.submit(False), color=None)
-    dialog.open()
-    answer = bool(await dialog)
-    dialog.delete()
-    return answer
+    return bool(await shown(dialog))

@@ -12,7 +12,7 @@ from fieldstation.core.security import Role
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.store.ledger import Entry
 from fieldstation.web.acting import Acting
-from fieldstation.web.deed import attempt
+from fieldstation.web.deed import attempt, shown
 from fieldstation.web.errors import WebError
 from fieldstation.web.frame import frame
 from fieldstation.web.fresh import keep_fresh
@@ -136,9 +136,7 @@ class _Part:
             ui.html(f"<h2>Message {number}</h2>", sanitize=False)
             ui.label(text).classes("payload")
             ui.button("Close", on_click=dialog.close, color=None)
-        dialog.open()
-        await dialog
-        dialog.delete()
+        await shown(dialog)
 
 
 def letter_row(stream: str, letter: Any, can: list[str]) -> Mapping[str, Any]:

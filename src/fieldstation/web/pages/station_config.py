@@ -11,7 +11,7 @@ from fieldstation.core.security import Role
 from fieldstation.fleet.control import Control
 from fieldstation.fleet.store.ledger import Entry
 from fieldstation.web.acting import Acting
-from fieldstation.web.deed import attempt
+from fieldstation.web.deed import attempt, shown
 from fieldstation.web.errors import WebError
 from fieldstation.web.rows import Rows
 from fieldstation.web.station_view import StationView, difference, moment, read_config, text_of
@@ -107,9 +107,7 @@ class ConfigPart:
                 ui.button("Cancel", on_click=dialog.close, color=None)
             text.on_value_change(compare)
             compare()
-        dialog.open()
-        await dialog
-        dialog.delete()
+        await shown(dialog)
 
     async def _push(self, view: StationView, text: str) -> str:
         who = await self.acting.as_(Role.OPERATOR, "changing a station's config")

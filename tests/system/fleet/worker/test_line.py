@@ -66,7 +66,7 @@ async def test_a_worker_whose_name_another_one_has_taken_says_hello_again(fleet_
     fake_control, _ = fleet_parts
     async with fake_control() as control:
         worker = Stub()
-        kept = ControlLine(worker, [control.url], backlog=LogBacklog())  # type: ignore[arg-type]
+        kept = ControlLine(worker, [control.url], backlog=LogBacklog())  # type: ignore[arg-type]  # a stand-in
         keeping = asyncio.create_task(kept.run())
         try:
             await eventually(lambda: control.said("beat"), 30)
